@@ -1,0 +1,88 @@
+"""The verbs that use a system: train, ablate, eval, infer, export, report."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from mixtura.errors import MixturaError
+
+Say = Callable[[str], None]
+
+
+def root_of(arguments: argparse.Namespace) -> Path:
+    """The folder that relative paths start from. Raises MixturaError when it isn't one."""
+    root = Path(arguments.root)
+    if not root.is_dir():
+        raise MixturaError(f"--root {root} is not a folder")
+    return root.resolve()
+
+
+def run_training(arguments: argparse.Namespace, say: Say) -> int:
+    """Train, or with --dry-run only build everything."""
+    from mixtura.config import load
+
+    if arguments.overfit < 0:
+        raise MixturaError(f"--overfit must be at least 1, not {arguments.overfit}")
+    config = load(arguments.config, arguments.settings).config
+    if arguments.dry_run:
+        from mixtura.dry_run import dry_run
+
+        dry_run(config, root_of(arguments), say)
+        return 0
+    from mixtura.trainer import train
+
+    return train(config, resume=arguments.resume, root=root_of(arguments), overfit=arguments.overfit)
+
+
+def evaluate(arguments: argparse.Namespace, say: Say) -> None:
+    """Run the evaluators of a run, or those of a configuration on the untrained system."""
+    _must_exist(arguments.target, "RUN|CONFIG")
+    from mixtura.inference import evaluate_run
+
+    evaluate_run(Path(arguments.target), arguments.settings, say)
+
+
+def infer(arguments: argparse.Namespace, say: Say) -> None:
+    """Run a trained system on inputs from a file."""
+    _must_exist(arguments.target, "RUN")
+    inputs, output = Path(arguments.input), Path(arguments.output)
+    _must_exist(inputs, "--input")
+    for option, file in (("--input", inputs), ("--output", output)):
+        if file.suffix not in (".json", ".npz"):
+            raise MixturaError(f"{option} {file}: expected a .json or .npz file")
+    from mixtura.inference import infer_run
+
+    infer_run(Path(arguments.target), inputs, output, say)
+
+
+def export(arguments: argparse.Namespace, say: Say) -> None:
+    """Write a run's weights to a folder of their own."""
+    _must_exist(arguments.target, "RUN")
+    from mixtura.inference import export_run
+
+    export_run(Path(arguments.target), Path(arguments.out), arguments.published, say)
+
+
+def ablate(arguments: argparse.Namespace, say: Say) -> None:
+    """Train every variant with every seed; finished runs are kept, stopped ones go on."""
+    from mixtura.ablation import ablate as run_all
+
+    out = Path(arguments.out) if arguments.out else None
+    run_all(Path(arguments.config), arguments.settings, root_of(arguments), arguments.jobs, out, say)
+
+
+def report(arguments: argparse.Namespace, say: Say) -> None:
+    """Write one HTML page about one or several runs."""
+    for run in arguments.runs:
+        _must_exist(run, "RUN")
+    from mixtura.report import write_report
+
+    page = write_report([Path(run) for run in arguments.runs], Path(arguments.out) if arguments.out else None)
+    say(f"written: {page}")
+
+
+def _must_exist(path: str | Path, what: str) -> None:
+    if not Path(path).exists():
+        raise MixturaError(f"{what}: '{path}' does not exist; give the path of a run folder or a file")
