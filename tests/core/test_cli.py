@@ -1,0 +1,251 @@
+"""The command: verbs, exit codes, messages without tracebacks, settings anywhere among the options."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mixtura.cli import build_parser, main
+from mixtura.config import load
+from mixtura.plugins import registry
+
+TOY = """
+system: {type: toy, hidden: 8}
+run: {name: toy-run, seed: 3}
+sources:
+  slow: {type: toy, size: 40}
+  fast: {type: toy, size: 40, frequency: 3.0}
+data: {global_batch: 8, workers: 0}
+log: {every: 2, to: [jsonl]}
+train: {threads: 1}
+stages:
+  - {name: only, steps: 4, mixture: {slow: 1, fast: 1}}
+"""
+MAKER = """
+from pathlib import Path
+from pydantic import BaseModel, ConfigDict
+from mixtura.plugins import Plugin
+
+class Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    type: str
+    path: str = "made.txt"
+
+class Maker:
+    Config = Config
+    def __init__(self, config, root, seed):
+        self.file, self.seed = root / config.path, seed
+    def done(self):
+        return self.file.exists()
+    def run(self, say):
+        say("making")
+        self.file.write_text(str(self.seed))
+        return [self.file]
+
+class Page:
+    def launch(self, **options):
+        print("launched", options["server_name"])
+
+def build(run):
+    return Page()
+
+demos = {"page": "mini_maker:build", "needs": "no_such_module_x:build"}
+plugin = Plugin(name="maker", generators={"maker": "mini_maker:Maker"}, demos=demos)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with a toy configuration and a plugin with a generator and a demo."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("MIXTURA_PLUGINS", "mini_maker:plugin")
+    monkeypatch.delitem(sys.modules, "mini_maker", raising=False)
+    (tmp_path / "mini_maker.py").write_text(MAKER)
+    (tmp_path / "toy.yaml").write_text(TOY)
+    registry.cache_clear()
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Exit code, output, messages."""
+    try:
+        code = main(list(words))
+    except SystemExit as end:
+        code = int(end.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    verbs = ["train", "eval", "infer", "demo", "export", "report", "data", "config", "plugins", "new", "bench", "doctor"]
+    verbs += [f"data {a}" for a in ("check", "preview", "convert", "index", "synth")] + [
+        f"config {a}" for a in ("show", "schema", "diff", "new")
+    ]
+    for verb in verbs:
+        code, out, _ = call(capsys, *verb.split(), "--help")
+        assert code == 0
+        assert f"mixtura {verb}" in out
+
+
+def test_every_verb_leads_to_a_function() -> None:
+    import importlib
+
+    parser = build_parser()
+    lines = [
+        "train c",
+        "eval c",
+        "infer r --input a --output b",
+        "demo",
+        "export r o",
+        "report r",
+        "data check c",
+        "data preview c",
+    ]
+    lines += [
+        "data convert a b --to webdataset",
+        "data index a",
+        "data synth c",
+        "config show c",
+        "config schema",
+        "config diff a b",
+    ]
+    lines += ["config new toy", "plugins", "new plugin x", "bench", "doctor"]
+    for line in lines:
+        module, _, function = parser.parse_args(line.split()).run.partition(":")
+        assert callable(getattr(importlib.import_module(f"mixtura.verbs.{module}"), function))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("trian toy.yaml", "no verb 'trian'. Did you mean 'train'?"),
+        ("train", "the following arguments are required: CONFIG"),
+        ("train nothing.yaml", "nothing.yaml: can't read the configuration"),
+        ("train toy.yaml stray", "'stray' is not understood by this verb; settings are written a.b=v"),
+        ("train toy.yaml --ovrfit 3", "'--ovrfit' is not understood"),
+        ("doctor a.b=3", "'a.b=3' is not understood by this verb"),
+        ("train toy.yaml --overfit=-1", "--overfit must be at least 1"),
+        ("train toy.yaml --root nowhere", "--root nowhere is not a folder"),
+        ("config show toy.yaml optim.lrr=3", "command line 'optim.lrr=3': optim.lrr: no such setting. Did you mean 'lr'?"),
+        ("config schema toyy", "nothing is called 'toyy'"),
+        ("plugins nobody", "no plugin is called 'nobody'"),
+        ("infer nowhere --input a.json --output b.json", "RUN: 'nowhere' does not exist"),
+        ("infer toy.yaml --input toy.yaml --output b.json", "--input toy.yaml: expected a .json or .npz file"),
+        ("report nowhere", "RUN: 'nowhere' does not exist"),
+        ("demo page --checkpoint nowhere", "--checkpoint nowhere does not exist"),
+        ("demo needs", "No module named 'no_such_module_x'"),
+        ("demo pag", "did you mean 'page'"),
+        ("new plugin Bad-Name", "a plugin can't be called 'Bad-Name'"),
+        ("new plugin maker", "'maker' is taken by plugin 'maker'"),
+    ],
+)
+def test_a_user_error_is_one_message_and_exit_code_2(words: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, message = call(capsys, *words.split())
+    assert code == 2
+    assert expected in message
+    assert "Traceback" not in message
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, message = call(capsys, "config", "show", "nothing.yaml", "--debug")
+    assert code == 2
+    assert "Traceback" in message
+
+
+def test_a_demo_without_its_package_tells_the_remedy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MIXTURA_PLUGINS")
+    registry.cache_clear()
+    if registry().names("demo"):
+        pytest.skip("demos are installed here")
+    code, _, message = call(capsys, "demo", "live_portrait")
+    assert code == 2
+    assert "pip install mixtura-demos" in message
+
+
+def test_a_demo_listens_to_this_machine_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "demo", "page")[:2] == (0, "launched 127.0.0.1\n")
+
+
+def test_synth_makes_what_is_missing_and_leaves_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("data", "synth", "toy.yaml", "synth=[{type: maker}]", "run.seed=9")
+    code, out, _ = call(capsys, *words)
+    assert code == 0
+    assert "making" in out
+    assert Path("made.txt").read_text() == "9"
+    assert "maker: there already" in call(capsys, *words)[1]
+    assert "nothing to make" in call(capsys, "data", "synth", "toy.yaml")[1]
+
+
+def test_show_prints_a_configuration_that_loads_back_equal(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "config", "show", "toy.yaml", "--debug", "optim.lr=1e-5")
+    assert code == 0
+    assert "# command line 'optim.lr=1e-5'" in out
+    Path("shown.yaml").write_text(out)
+    assert load("shown.yaml").config == load("toy.yaml", ["optim.lr=1e-5"]).config
+
+
+def test_diff_and_schema_and_new(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("other.yaml").write_text("base: toy.yaml\noptim: {lr: 1.0}\n")
+    assert call(capsys, "config", "diff", "toy.yaml", "other.yaml")[1] == "optim.lr: 0.0003 -> 1.0\n"
+    assert "no setting differs" in call(capsys, "config", "diff", "toy.yaml", "toy.yaml")[1]
+    assert "hidden" in json.loads(call(capsys, "config", "schema", "toy")[1])["properties"]
+    assert "stages" in json.loads(call(capsys, "config", "schema")[1])["properties"]
+    assert call(capsys, "config", "new", "toy", "--out", "new.yaml")[0] == 0
+    assert load("new.yaml").config.system.type == "toy"
+    assert call(capsys, "config", "new", "toy", "--out", "new.yaml")[0] == 2
+
+
+def test_plugins_tells_what_is_offered_and_what_is_broken(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("bad_for_cli.py").write_text("raise RuntimeError('broken on purpose')")
+    monkeypatch.setenv("MIXTURA_PLUGINS", "mini_maker:plugin,bad_for_cli:plugin")
+    registry.cache_clear()
+    code, out, _ = call(capsys, "plugins")
+    assert code == 0
+    assert "generators: maker" in out
+    assert "BROKEN: RuntimeError: broken on purpose" in out
+    assert "Traceback" in call(capsys, "plugins", "bad_for_cli")[1]
+    assert "mini_maker:Maker" in call(capsys, "plugins", "maker")[1]
+    code, out, _ = call(capsys, "doctor")
+    assert code == 1
+    assert "broken plugin 'bad_for_cli'" in out
+    assert "RuntimeError: broken on purpose" in out
+
+
+def test_an_interrupt_gives_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mixtura.verbs.house.plugins", stop)
+    assert call(capsys, "plugins")[0] == 130
+
+
+def test_a_termination_gives_143() -> None:
+    stop = "house.plugins = lambda *_: os.kill(os.getpid(), signal.SIGTERM)"
+    code = f"import os, signal; from mixtura import cli; from mixtura.verbs import house; {stop}; cli.main(['plugins'])"
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 143
+
+
+def test_a_mistake_of_ours_is_told_as_such(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixtura.verbs.house.plugins", lambda *_: {}["x"])
+    code, _, message = call(capsys, "plugins")
+    assert code == 1
+    assert "not of yours" in message
+
+
+def test_train_writes_a_run_and_refuses_to_overwrite_it(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("train", "toy.yaml", "stages[only].steps=3", "--overfit", "1", "run.name=again")
+    assert call(capsys, *words)[0] == 0
+    lines = [json.loads(line) for line in Path("runs/again/log.jsonl").read_text().splitlines()]
+    assert lines[-1]["kind"] == "done"
+    assert yaml.safe_load(Path("runs/again/config.yaml").read_text())["stages"][0]["steps"] == 3
+    code, _, message = call(capsys, *words)
+    assert code == 1
+    assert "--resume" in message

@@ -1,0 +1,450 @@
+"""Configurations: strict YAML, base files, the command line, references, plugin sections, all errors at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixtura.config import Loaded, dump, load, loads
+from mixtura.config.schema import RunConfig
+from mixtura.config.show import annotated, difference
+from mixtura.errors import ConfigError
+from mixtura.plugins import registry
+
+MINI = """
+from typing import Any, Literal
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from mixtura.plugins import Plugin
+
+class Inner(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    heads: int = 2
+
+class Base(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    type: str
+
+class Net(Base):
+    size: Literal["tiny", "full"] = "tiny"
+    width: int = Field(8, ge=1)
+    rate: float = 0.5
+    label: str = ""
+    dims: tuple[int, int] = (1, 2)
+    inner: Inner = Inner()
+    options: dict[str, Any] = {}
+    @model_validator(mode="after")
+    def _even(self):
+        if self.width == 13:
+            raise ValueError("width 13 brings bad luck")
+        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _fails(cls, data):
+        if data.get("label") == "boom":
+            raise KeyError("boom")
+        return data
+
+class Other(Base):
+    depth: int = 1
+class Files(Base):
+    path: str
+class Score(Base):
+    name: str | None = None
+    every: int | None = None
+
+class System: Config = Net
+class OtherSystem: Config = Other
+class Source: Config = Files
+class Made: Config = Other
+class Evaluator: Config = Score
+class NoConfig: pass
+
+plugin = Plugin(
+    name="mini",
+    systems={f"{n}": f"mini_config_plugin:{c}" for n, c in (("net", "System"), ("other", "OtherSystem"), ("bare", "NoConfig"))},
+    sources={"files": "mini_config_plugin:Source", "made": "mini_config_plugin:Made"},
+    generators={"made": "mini_config_plugin:Made"}, evaluators={"score": "mini_config_plugin:Evaluator"},
+)
+"""
+
+GOOD = """
+system: {type: net, width: 16}
+run: {name: first, seed: 17}
+sources:
+  robot: {type: files, path: data/robot}
+  qa: {type: files, path: data/qa}
+optim: {lr: 1e-4, betas: [0.9, 0.99], groups: [{match: "body.*", lr_scale: 0.1}]}
+stages:
+  - {name: warm, steps: 100, mixture: {robot: 1}}
+  - {name: main, steps: 300, mixture: {robot: 3, qa: 1}, optim: {lr: 2e-4}}
+evaluate: [{type: score, every: 50}]
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _mini(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("mini")
+    (folder / "mini_config_plugin.py").write_text(MINI)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        patch.setenv("MIXTURA_PLUGINS", "mini_config_plugin:plugin")
+        registry.cache_clear()
+        yield
+    registry.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def put(name: str, text: str) -> Path:
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def errors(text: str, *tokens: str) -> list[str]:
+    """The lines of the one ConfigError."""
+    with pytest.raises(ConfigError) as caught:
+        load(put("c.yaml", text), tokens)
+    return str(caught.value).splitlines()
+
+
+def changed(old: str, new: str, *tokens: str) -> list[str]:
+    """Errors of the good configuration with one change."""
+    assert old in GOOD
+    return errors(GOOD.replace(old, new), *tokens)
+
+
+def good(*tokens: str) -> RunConfig:
+    return loads(GOOD, tokens).config
+
+
+# -- YAML ----------------------------------------------------------------------------------------------------
+
+
+def test_a_key_given_twice_is_an_error_with_both_lines() -> None:
+    assert errors(GOOD + "\nrun: {name: again}\n")[0] == "c.yaml:13: run: given twice, first in line 3; keep one"
+
+
+@pytest.mark.parametrize("text", ["a: [1", "a: b: c", "\ta: 1", "a: 'x", "---\na: 1\n---\nb: 2"])
+def test_unreadable_yaml_tells_its_line(text: str) -> None:
+    assert errors(text)[0].startswith("c.yaml:")
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words"])
+def test_a_file_without_sections_is_refused(text: str) -> None:
+    assert "expected sections" in errors(text)[0]
+
+
+def test_a_deeply_nested_file_is_an_error_not_a_crash() -> None:
+    assert "nested too deeply" in errors("a: " + "[" * 20000)[0]
+
+
+# -- what was given, what was expected -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("width: 16", "widht: 16", "c.yaml:2: system.widht: no such setting. Did you mean 'width'? Settings here: dims, inn"),
+        ("width: 16", "size: tinny", "system.size: must be 'tiny' or 'full', not 'tinny'. Did you mean 'tiny'?"),
+        ("width: 16", "width: sixteen", "system.width: must be a whole number, not 'sixteen'"),
+        ("width: 16", "width: 0", "system.width: must be at least 1, not 0"),
+        ("width: 16", "width: 13", "c.yaml:2: system: width 13 brings bad luck"),
+        ("width: 16", "label: boom", "c.yaml:2: system: the model Net can't check this section (KeyError: 'boom')"),
+        ("width: 16", "label: 5", "must be text, not 5; put it in quotes"),
+        ("width: 16", "dims: [1]", "system.dims[1]: missing"),
+        ("width: 16", "inner: {haeds: 3}", "system.inner.haeds: no such setting. Did you mean 'heads'? Settings here: heads"),
+        ("type: net", "type: nett", "system.type: no system is called 'nett'; did you mean 'net'?"),
+        ("type: net", "type: bare", "has no pydantic model `Config`"),
+        ("type: net, ", "", "system.type: missing; say which system it is. Known: "),
+        ("{type: net, width: 16}", "net", "system: must be a section with a `type`, not 'net'"),
+        ("seed: 17", "seed: true", "c.yaml:3: run.seed: must be a whole number, not true"),
+        ("seed: 17", "seed: '17'", "run.seed: must be a whole number, not '17'"),
+        ("seed: 17", "lr: 1", "run.lr: no such setting; 'lr' lives in 'optim'"),
+        ("name: first", "name: a/b", "run.name: must be a word of letters, digits, . _ and -"),
+        ("name: first, ", "", "c.yaml:3: run.name: missing: name of the run"),
+        ("lr: 1e-4", "lr: .inf", "optim.lr: must be a finite number"),
+        ("betas: [0.9, 0.99]", "betas: [0.9, 0.99, 1]", "optim.betas: must have at most 2 entries"),
+        ("lr_scale", "lr_scael", "optim.groups[0].lr_scael: no such setting. Did you mean 'lr_scale'?"),
+        ("name: main, steps: 300", "name: main, step: 300", "stages[1].step: no such setting. Did you mean 'steps'?"),
+        ("mixture: {robot: 1}", "mixture: {robto: 1}", "mixture.robto: no source is called so. Did you mean 'robot'? Sources"),
+        ("mixture: {robot: 1}", "mixture: {robot: -1}", "stages[0].mixture.robot: must be at least 0"),
+        ("mixture: {robot: 1}", "mixture: {robot: .nan}", "stages[0].mixture.robot: must be a finite number"),
+        ("mixture: {robot: 1}", "mixture: {robot: 0}", "stages[0].mixture: all weights are 0"),
+        ("mixture: {robot: 1}", "mixture: {}", "stages[0].mixture: needs at least 1 entries"),
+        ("name: main", "name: warm", "stages[1].name: 'warm' is the name of stages[0] already"),
+        ("sources:\n", "sources:\n  a b: {type: files, path: x}\n", "the name must be a word of letters, digits, _ and -"),
+        ("path: data/qa", "pth: data/qa", "sources.qa.pth: no such setting. Did you mean 'path'?"),
+        ("every: 50}", "every: 50}, {type: score}", "evaluate[1]: results of 'score' would be those of evaluate[0]; give"),
+        ("evaluate: [{type: score, every: 50}]", "evaluate: {type: score}", "evaluate: must be a list of sections"),
+        ("run:", "runn: {}\nrun:", "runn: no such setting. Did you mean 'run'?"),
+    ],
+)  # fmt: skip
+def test_a_mistake_names_place_value_expectation_and_guess(old: str, new: str, expected: str) -> None:
+    found = changed(old, new)
+    assert any(expected in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        (
+            ["data.micro_batch=5"],
+            "command line 'data.micro_batch=5': data.micro_batch: data.global_batch 16 must be a multiple of it",
+        ),
+        (
+            ["schedule={type: wsd, warmup: 90, decay: 0.2}"],
+            "stages[0].steps: warm-up (90) and decay (20) take more steps than the stage has (100)",
+        ),
+        (["stages[main].mixer={type: static, lag: 1}"], "stages[1].mixer.lag: must be at least data.prefetch (2), not 1"),
+        (["checkpoint.keep_every=10"], "checkpoint.keep_every: needs checkpoint.every"),
+        (["checkpoint={every: 20, keep_every: 50}"], "must be a multiple of checkpoint.every (20), not 50"),
+        (["train.device=gpu"], "train.device: must be"),
+        (["log.to=[screen]"], "log.to[0]: must be 'console', 'jsonl' or 'tensorboard', not 'screen'"),
+        (["ablation={variants: {a: {}}, mesure: [x]}"], "ablation.mesure: no such setting. Did you mean 'measure'?"),
+        (["init_from=3"], "init_from: must be text, not 3"),
+        (["stages=[]"], "stages: must be a list of sections, not empty"),
+        (["synth=[{type: mad}]"], "synth[0].type: no generator is called 'mad'; did you mean 'made'?"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(tokens: list[str], expected: str) -> None:
+    found = errors(GOOD, *tokens)
+    assert any(expected in line for line in found), found
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_the_file() -> None:
+    put("base.yaml", "data: {workers: -1}\n")
+    text = "base: base.yaml\n" + GOOD.replace("seed: 17", "sede: 1").replace("path: data/qa", "path: 3").replace(
+        "lr: 1e-4", "lr: '1'"
+    ).replace("qa: 1", "aq: 1")
+    found = errors(text, "log.every=0", "nonsense")
+    places = [line.split(": ")[0] for line in found]
+    assert places == [
+        "base.yaml:1",
+        "c.yaml:4",
+        "c.yaml:7",
+        "c.yaml:8",
+        "c.yaml:11",
+        "command line 'log.every=0'",
+        "command line 'nonsense'",
+    ]
+
+
+def test_a_missing_file_is_told() -> None:
+    with pytest.raises(ConfigError, match="nothing.yaml: can't read the configuration"):
+        load("nothing.yaml")
+
+
+# -- base files ------------------------------------------------------------------------------------------------
+
+
+def test_base_files_merge_per_key_lists_are_replaced_and_later_ones_win() -> None:
+    put("base/one.yaml", "optim: {lr: 1.0, clip: 5.0, betas: [0, 0]}\ndata: {workers: 3}\n")
+    put("base/two.yaml", "base: one.yaml\noptim: {lr: 2.0, eps: 1e-3}\n")
+    config = load(put("c.yaml", "base: [base/one.yaml, base/two.yaml]\n" + GOOD.replace("lr: 1e-4, ", ""))).config
+    assert (config.optim.lr, config.optim.clip, config.optim.eps, config.data.workers) == (2.0, 5.0, 1e-3, 3)
+    assert config.optim.betas == (0.9, 0.99)
+
+
+def test_a_changed_type_drops_what_the_old_type_had() -> None:
+    put("b.yaml", GOOD)
+    config = load(put("c.yaml", "base: b.yaml\nsystem: {type: other, depth: 4}\nsources: {qa: {type: made, depth: 2}}\n")).config
+    assert (config.system.depth, config.sources["qa"].depth, config.sources["robot"].path) == (4, 2, "data/robot")
+
+
+def test_a_source_of_a_base_file_can_be_taken_away() -> None:
+    put("b.yaml", GOOD)
+    text = "base: b.yaml\nsources: {qa: null}\nstages: [{name: main, steps: 1, mixture: {robot: 1}}]\n"
+    assert set(load(put("c.yaml", text)).config.sources) == {"robot"}
+
+
+def test_files_that_include_each_other_are_refused() -> None:
+    put("a.yaml", "base: b.yaml\n")
+    put("b.yaml", "base: a.yaml\n")
+    with pytest.raises(ConfigError, match=r"b.yaml:1: base: files include each other in a circle: a.yaml -> b.yaml -> a.yaml"):
+        load("a.yaml")
+
+
+def test_a_base_file_that_is_missing_is_told_with_the_line_that_names_it() -> None:
+    assert errors("\nbase: no.yaml\n" + GOOD)[0].startswith("c.yaml:2: base: can't read 'no.yaml'")
+
+
+# -- command line ----------------------------------------------------------------------------------------------
+
+
+def test_settings_keep_their_siblings_and_reach_list_items() -> None:
+    config = good(
+        "optim.eps=1e-6",
+        "stages.0.steps=7",
+        "stages[main].mixture.qa=5",
+        "evaluate[score].every=9",
+        "optim={clip: 3.0}",
+        "log.to=[jsonl]",
+    )
+    assert (config.optim.eps, config.optim.lr, config.optim.clip) == (1e-6, 1e-4, 3.0)
+    assert (config.stages[0].steps, config.stages[1].mixture, config.evaluate[0].every) == (7, {"robot": 3.0, "qa": 5.0}, 9)
+    assert config.log.to == ("jsonl",)
+
+
+def test_a_type_set_on_the_command_line_comes_first() -> None:
+    assert good("system.depth=3", "system.type=other").system.depth == 3
+
+
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [
+        ("stages.7.steps=1", "stages has 2 entries, numbered from 0; there is no 7"),
+        ("stages[mian].steps=1", "stages has no entry called 'mian'. Did you mean 'main'? Entries: warm, main"),
+        ("run.name.x=1", "run.name is a value ('first'), not a section; it has no 'x'"),
+        ("run..name=1", "is not a setting"),
+        ("run.name=[1", "not readable as YAML"),
+        ("optim.nme=muon", "command line 'optim.nme=muon': optim.nme: no such setting"),
+        ("run={name: a, name: b}", "given twice"),
+    ],
+)
+def test_a_wrong_word_of_the_command_line_is_quoted(token: str, expected: str) -> None:
+    found = errors(GOOD, token)
+    assert len(found) == 1
+    assert expected in found[0]
+    assert f"command line '{token}'" in found[0]
+
+
+# -- references ------------------------------------------------------------------------------------------------
+
+
+def test_references_fill_in_settings_and_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIX_N", "3")
+    config = good(
+        "run.dir=out/${run.name}-${env:MIX_N}-$${x}",
+        "data.workers=${env:MIX_N}",
+        "checkpoint.every=${log.every}",
+        "system.rate=${optim.lr}",
+    )
+    assert config.run.dir == "out/first-3-${x}"
+    assert (config.data.workers, config.checkpoint.every, config.system.rate) == (3, 10, 1e-4)
+    assert good().run.dir == "runs/first"
+
+
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [
+        ("run.dir=${env:MIX_NOT_SET}", "the environment variable 'MIX_NOT_SET' is not set"),
+        ("run.dir=${run.nme}", "there is no setting 'run.nme'. Did you mean 'run.name'?"),
+        ("run.dir=x${run.dir}", "references go in a circle: run.dir -> run.dir"),
+        ("run.dir=${optim}", "is a section; only single values can be referred to"),
+        ("run.dir=${run.name", "'${' without '}'"),
+        ("data.workers=${run.nme}", "there is no setting"),
+    ],
+)
+def test_a_reference_that_leads_nowhere_is_told_once(token: str, expected: str) -> None:
+    found = errors(GOOD, token)
+    assert len(found) == 1
+    assert expected in found[0]
+
+
+# -- written and read back ---------------------------------------------------------------------------------------
+
+
+def test_a_dumped_configuration_loads_back_equal() -> None:
+    config = good("run.dir=$${x}", "system.label='on'", "train.ema={decay: 0.9}")
+    assert load(put("saved.yaml", dump(config))).config == config
+
+
+def test_infinity_in_a_free_setting_is_not_lost() -> None:
+    config = good("system.options={limits: [.inf, -.inf, {top: .inf}], none: null}")
+    assert loads(dump(config)).config == config
+
+
+def test_a_run_folder_stands_for_its_configuration() -> None:
+    put("runs/r/config.yaml", GOOD)
+    assert load("runs/r").config.run.name == "first"
+
+
+WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12) | st.sampled_from(
+    [
+        "1e-4",
+        "on",
+        "null",
+        "~",
+        "0x1",
+        "1_0",
+        ".nan",
+        "<<",
+        "=",
+        "${run.name}",
+        "$${",
+        "- a",
+        "a: b",
+        "#",
+        "2026-01-01",
+        "\n",
+        "\u2028",
+        "\x85 ",
+    ]
+)
+VALUES = st.none() | st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False) | WORDS
+
+
+@given(
+    label=WORDS,
+    rate=st.floats(allow_nan=False),
+    options=st.dictionaries(WORDS, VALUES | st.lists(VALUES, max_size=3), max_size=3),
+    lr=st.floats(1e-300, 1e300),
+    seed=st.integers(0, 2**62),
+    weights=st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=2),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_configuration_survives_dump_and_load(
+    label: str, rate: float, options: dict[str, Any], lr: float, seed: int, weights: list[float]
+) -> None:
+    first = good()
+    stage = first.stages[0].model_copy(update={"mixture": dict(zip(("robot", "qa"), weights, strict=True))})
+    updates: dict[str, Any] = {"system": first.system.model_copy(update={"label": label, "rate": rate, "options": options})}
+    updates["run"] = first.run.model_copy(update={"seed": seed})
+    updates["optim"] = first.optim.model_copy(update={"lr": lr})
+    config = first.model_copy(update={**updates, "stages": (stage, *first.stages[1:])})
+    assert loads(dump(config)).config == config
+
+
+# -- shown to people ---------------------------------------------------------------------------------------------
+
+
+def shown() -> Loaded:
+    put("b.yaml", "log: {every: 5}\n")
+    return load(put("c.yaml", "base: b.yaml\n" + GOOD), ["run.seed=4", "log.to=[jsonl]", "system.label='a\n\n  b'"])
+
+
+def test_the_annotated_configuration_tells_origins_and_loads_back_equal() -> None:
+    loaded = shown()
+    text = annotated(loaded)
+    comments = {line.split(":")[0].strip("- "): line.partition("  # ")[2] for line in text.splitlines() if "  # " in line}
+    assert comments["seed"] == "command line 'run.seed=4'"
+    assert comments["eps"] == "default"
+    assert "every: 5" in text
+    assert "# b.yaml:1" in text
+    assert loads(text).config == loaded.config
+
+
+def test_a_difference_names_paths_and_both_values() -> None:
+    assert difference(good(), good("optim.lr=1", "stages[warm].mixture.qa=2")) == [
+        "optim.lr: 0.0001 -> 1.0",
+        "stages[0].mixture.qa: (absent) -> 2.0",
+    ]
+
+
+def test_stage_and_player_settings_go_over_those_of_the_run() -> None:
+    config = good("optim.players={critic: {lr: 5e-4, clip: 0}}", "stages[warm].schedule={warmup: 3}")
+    assert config.optim_for(config.stages[0], "critic").lr == 5e-4
+    assert config.optim_for(config.stages[1], "critic").lr == 2e-4
+    assert config.optim_for(config.stages[1], "critic").clip == 0
+    assert config.schedule_for(config.stages[0]).warmup == 3
+    assert config.steps == 400

@@ -1,0 +1,92 @@
+"""The loader: groups of samples, replacement of bad ones, errors of workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mixtura.data.loader import Reader, StageLoader
+from mixtura.data.mixers.base import MixerConfig
+from mixtura.data.mixers.static import Static
+from mixtura.data.plan import Planner, Slot
+from mixtura.data.source import Sample
+from mixtura.errors import DataError
+from mixtura.testing import ToyConfig, ToySource, ToySourceConfig, ToySystem
+
+
+class ByLength(ToySystem):
+    """Samples of equally many points share a batch."""
+
+    def bucket(self, sample: Sample) -> str:
+        return str(len(sample.fields["y"]))
+
+
+def sources(**options: Any) -> dict[str, ToySource]:
+    """Two toy sources."""
+    return {name: ToySource(ToySourceConfig(type="toy", size=20, **options), name) for name in ("a", "b")}
+
+
+def loader(workers: int, batching: str = "bucket", **options: Any) -> StageLoader:
+    """Five steps of twelve samples."""
+    made = sources(**options)
+    planner = Planner(
+        [s.info for s in made.values()],
+        Static(MixerConfig(type="static")),
+        np.array([0.5, 0.5]),
+        seed=1,
+        stage="x",
+        stage_steps=5,
+        global_batch=12,
+    )
+    system = ByLength(ToyConfig(type="toy"))
+    return StageLoader(planner, made, system, seed=1, stage="x", start=0, workers=workers, prefetch=2, batching=batching)
+
+
+def keys(made: StageLoader) -> list[list[list[str]]]:
+    """Keys of every micro-batch of every step."""
+    return [[micro.keys for micro in step.micros] for step in made]
+
+
+@pytest.mark.parametrize("batching", ["bucket", "by_source", "mixed"])
+def test_workers_change_nothing(batching: str) -> None:
+    assert keys(loader(0, batching, bad=(3, 4))) == keys(loader(2, batching, bad=(3, 4)))
+
+
+def test_buckets_hold_equal_shapes_and_sources_can_be_kept_apart() -> None:
+    for step in loader(0):
+        for micro in step.micros:
+            assert len(set(np.bincount(micro.batch["owner"]).tolist())) == 1
+    for step in loader(0, "by_source"):
+        assert all(len(set(micro.source_ids.tolist())) == 1 for micro in step.micros)
+    assert all(len(step.micros) == 1 for step in loader(0, "mixed"))
+
+
+def test_a_bad_sample_is_replaced_by_the_next_item() -> None:
+    reader = Reader(sources(bad=(3, 4)), ToySystem(ToyConfig(type="toy")), 0, "x", "mixed", None, None)
+    bad: list[tuple[str, int, str]] = []
+    sample = reader.read(Slot(0, 0, 3, 0), bad)
+    assert sample.index == 5
+    assert [(source, item) for source, item, _ in bad] == [("a", 3), ("a", 4)]
+
+
+def test_an_error_in_a_worker_reaches_the_user_whole() -> None:
+    with pytest.raises(DataError, match="source 'a'|source 'b'"):
+        keys(loader(1, bad=tuple(range(20))))
+
+
+def test_missing_sources_are_told_all_at_once(tmp_path: Path) -> None:
+    from mixtura.data.formats.lerobot import LeRobotConfig
+    from mixtura.data.formats.qa import QAConfig
+    from mixtura.data.sources import open_sources
+
+    sections = {
+        "robot": LeRobotConfig(type="lerobot", path="nowhere"),
+        "qa": QAConfig(type="qa", path="no.jsonl", images="none"),
+    }
+    with pytest.raises(DataError) as caught:
+        open_sources(sections, tmp_path)
+    assert "nowhere" in str(caught.value)
+    assert "no.jsonl" in str(caught.value)
