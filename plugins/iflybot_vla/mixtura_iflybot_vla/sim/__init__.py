@@ -1,0 +1,1 @@
+"""Meta-World for iFlyBot-VLA: scripted demonstrations, questions about scenes, closed-loop evaluation (MuJoCo, no network)."""
