@@ -58,7 +58,7 @@ class Console:
     """One plain line per record, or a progress bar with the time left on a terminal."""
 
     def __init__(self, total_steps: int) -> None:
-        self.total, self.began, self.first = total_steps, time.monotonic(), -1
+        self.total, self.stage = total_steps, ""
         self.bar: Any = None
         if sys.stdout.isatty():
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -93,8 +93,6 @@ class Console:
 
     def _train(self, record: Mapping[str, Any]) -> None:
         done = record["step"]
-        if self.first < 0:
-            self.first = done - 1
         terms = [f"{k[5:]} {v:.4f}" for k, v in record.items() if k.startswith("loss/") and k.count("/") == 1]
         figures = (
             f"loss {record['loss']:.4f}  {'  '.join(terms)}  {record['samples_per_s']:.0f} samples/s  waits "
@@ -103,8 +101,10 @@ class Console:
         if self.bar is not None:
             self.bar.update(self.task, completed=done, description=record["stage"], figures=figures)
             return
-        speed = (time.monotonic() - self.began) / max(1, done - self.first)
-        left = speed * (self.total - done)
+        if record["stage"] != self.stage:  # a step of another stage may take ten times as long
+            self.stage, self.began, self.first = record["stage"], time.monotonic(), done
+        passed = time.monotonic() - self.began
+        left = (self.total - done) * (passed / (done - self.first) if done > self.first else record["step_s"])
         self.say(f"{record['stage']} {done}/{self.total}  {figures}  {int(left // 60)}:{int(left % 60):02d} left")
 
     def close(self) -> None:
