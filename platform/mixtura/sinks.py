@@ -103,9 +103,10 @@ class Console:
             return
         if record["stage"] != self.stage:  # a step of another stage may take ten times as long
             self.stage, self.began, self.first = record["stage"], time.monotonic(), done
-        passed = time.monotonic() - self.began
-        left = (self.total - done) * (passed / (done - self.first) if done > self.first else record["step_s"])
-        self.say(f"{record['stage']} {done}/{self.total}  {figures}  {int(left // 60)}:{int(left % 60):02d} left")
+        steps, passed = done - self.first, time.monotonic() - self.began
+        left = passed / steps * (self.total - done) if steps else None
+        ending = f"  {int(left // 60)}:{int(left % 60):02d} left" if left is not None else ""
+        self.say(f"{record['stage']} {done}/{self.total}  {figures}{ending}")
 
     def close(self) -> None:
         if self.bar is not None:

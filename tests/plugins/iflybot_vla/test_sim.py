@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -192,7 +193,7 @@ def test_nothing_is_asked_about_what_the_arm_hides() -> None:
 
 
 def test_demonstrations_end_a_few_rows_after_success() -> None:
-    job = Job(MetaworldDemosConfig(path="", image_size=SIZE, noise_share=0), 0, "reach", 0)
+    job = Job(MetaworldDemosConfig(path="", image_size=SIZE, noise_share=0, wander_share=0), 0, "reach", 0)
     here = world("reach")
     rows = simulate(here, job, np.random.default_rng(0))
     assert rows is not None
@@ -206,13 +207,33 @@ def test_demonstrations_end_a_few_rows_after_success() -> None:
 def test_noise_changes_what_happens_and_never_leaves_the_action_range() -> None:
     runs = []
     for share in (0.0, 1.0):
-        episode = demonstrate(Job(MetaworldDemosConfig(path="", image_size=SIZE, noise_share=share), 0, "reach", 1))
+        config = MetaworldDemosConfig(path="", image_size=SIZE, noise_share=share, wander_share=0)
+        episode = demonstrate(Job(config, 0, "reach", 1))
         assert episode is not None
         assert np.abs(episode.actions).max() <= 1
         runs.append(episode)
     rows = min(len(run.states) for run in runs)
     assert np.array_equal(runs[0].states[0], runs[1].states[0])
     assert not np.allclose(runs[0].states[:rows], runs[1].states[:rows])
+
+
+def test_the_script_brings_the_gripper_onto_the_goal_not_to_the_edge_of_what_counts() -> None:
+    here = world("reach")
+    for seed in range(3):
+        here.reset(seed)
+        for _ in range(20):
+            here.follow(4)
+        assert np.linalg.norm(here.gripper() - here.point(TASKS["reach"].thing)) < 0.015
+
+
+def test_wandering_episodes_begin_where_the_hand_was_taken() -> None:
+    starts = []
+    for share in (0.0, 1.0, 1.0):
+        job = Job(MetaworldDemosConfig(path="", image_size=SIZE, noise_share=0, wander_share=share), 0, "reach", len(starts))
+        rows = simulate(world("reach"), job, np.random.default_rng(len(starts)))
+        assert rows is not None
+        starts.append(rows[0].state[:3])
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(starts, 2)) > 0.02
 
 
 def test_a_dataset_holds_what_was_asked_for(dataset: Path) -> None:

@@ -2,8 +2,8 @@
 
 A row of the dataset is `frame_skip` simulator steps; its action is the mean of the script's clean actions in them. A
 share of the episodes is disturbed (noise is added to what is carried out, labels stay clean), so that the data show
-how to recover. Candidates of a task are tried in order and the first that succeed are kept, each keyed by
-(seed, task, candidate): the result doesn't depend on the number of processes.
+how to recover; a share begins with the hand elsewhere. Candidates of a task are tried in order and the first that
+succeed are kept, each keyed by (seed, task, candidate): the result doesn't depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from mixtura_iflybot_vla.sim.world import (
     versions,
 )
 
-HOLD_ROWS = 3
+HOLD_ROWS = 5
 """Rows kept after the row in which an episode succeeds, so that the data show how to stay."""
 NOISE_SPAN = 2
 """Rows that one draw of the noise lasts."""
@@ -62,6 +62,10 @@ class MetaworldDemosConfig(GeneratorConfig):
     frame_skip: int = Field(4, ge=1, description="simulator steps in a row; the simulator runs at 80 steps a second")
     noise: float = Field(0.6, ge=0, description="standard deviation of what is added to the first three action channels")
     noise_share: float = Field(0.5, ge=0, le=1, description="share of the episodes that are disturbed")
+    wander_share: float = Field(
+        0.5, ge=0, le=1, description="share of the episodes that begin where a random motion has taken the hand"
+    )
+    wander_rows: int = Field(8, ge=1, description="rows of that motion at most; they are not in the data")
     max_rows: int = Field(40, ge=2, description="rows of an episode at most")
     questions_per_episode: int = Field(4, ge=0, description="questions about frames of each episode")
     quality: Literal["fast", "benchmark"] = Field("fast", description="benchmark: shadows and antialiasing, ten times slower")
@@ -165,6 +169,11 @@ def simulate(world: World, job: Job, rng: np.random.Generator) -> list[Row] | No
     config = job.config
     world.reset(episode_seed("train", job.seed, job.task, job.index))
     disturbed = rng.random() < config.noise_share
+    if rng.random() < config.wander_share:
+        # Where the hand is must not tell what to do next: a policy that learns so stops short of its goal.
+        away = np.append(rng.uniform(-1.0, 1.0, 3), world.expert()[3])
+        if world.hold(away, config.frame_skip * int(rng.integers(1, config.wander_rows + 1))):
+            return None
     rows: list[Row] = []
     noise: np.ndarray | None = None
     solved_at: int | None = None
