@@ -37,7 +37,7 @@ data: {{global_batch: 64, workers: {workers}}}
 log: {{every: 10, to: [jsonl]}}
 stages: [{{name: only, steps: {steps}, mixture: {{a: 3, b: 2, c: 1}}}}]
 """
-SIZES = {"large": (768, 8), "small": (128, 3)}
+SIZES = {"large": (1152, 8), "small": (128, 3)}
 WARM = 5
 
 

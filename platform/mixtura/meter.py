@@ -42,11 +42,9 @@ class Meter:
             self.now[name] = torch.zeros(2, len(self.names) + 1, dtype=torch.float64, device=self.device)
         sums = self.now[name]
         count = term.count if isinstance(term.count, Tensor) else torch.tensor(float(term.count))
-        sums[0, -1] += term.total.detach().double()
-        sums[1, -1] += count.to(self.device, torch.float64)
+        sums[:, -1] += torch.stack([term.total.detach().double(), count.to(self.device, torch.float64)])
         if term.per_sample is not None:
-            for row, values in zip(sums, term.per_sample, strict=True):
-                row[:-1].index_add_(0, source_ids, values.to(self.device, torch.float64))
+            sums[:, :-1].index_add_(1, source_ids, torch.stack(term.per_sample).to(self.device, torch.float64))
 
     def add_step(self, plan: StepPlan, norm: float, bad: int, waited: float) -> None:
         """Close a finished step: its sums join the window."""

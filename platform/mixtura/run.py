@@ -25,6 +25,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: IO[str] | None = None
+        self._files: dict[Path, IO[str]] = {}
 
     @property
     def assets(self) -> Path:
@@ -90,7 +91,9 @@ class RunFolder:
         os.register_at_fork(after_in_child=self.close)
 
     def close(self) -> None:
-        """Let others in."""
+        """Close the files and let others in."""
+        while self._files:
+            self._files.popitem()[1].close()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -116,9 +119,11 @@ class RunFolder:
             shutil.rmtree(self.path / "tb")
 
     def append(self, path: Path, record: dict[str, Any]) -> None:
-        """Add one line of JSON."""
-        with path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        """Add one line of JSON; the file stays open until `close`."""
+        if path not in self._files:
+            self._files[path] = path.open("a")
+        self._files[path].write(json.dumps(record) + "\n")
+        self._files[path].flush()
 
 
 def environment() -> dict[str, Any]:

@@ -79,14 +79,14 @@ class Reader(Dataset[Any]):
         self.names = sorted(sources)
         self.sources = [sources[name] for name in self.names]
         self.system, self.batching, self.micro_batch, self.pack = system, batching, micro_batch, pack
-        self.rng = KeyedRng(seed, "sample", stage)
+        self.nodes = [KeyedRng(seed, "sample", stage, name) for name in self.names]
 
     def read(self, slot: Slot, bad: list[tuple[str, int, str]]) -> Sample:
         """The sample of a slot, or of the next item that can be read."""
-        source, name, item = self.sources[slot.source], self.names[slot.source], slot.item
+        source, name, node, item = self.sources[slot.source], self.names[slot.source], self.nodes[slot.source], slot.item
         for _ in range(min(TRIES, len(source))):
             try:
-                sample = source.read(item, self.rng.at(name, item, slot.epoch))
+                sample = source.read(item, node.at(item, slot.epoch))
                 sample.source, sample.index, sample.epoch = name, item, slot.epoch
                 self.system.check(sample)
                 return sample

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,11 +22,12 @@ from mixtura.rng import KeyedRng
 
 P_MIN = 0.01
 """An adaptive mixer's answer is floored at this share over the number of sources (sheet section 22, rule 7)."""
+BLOCK = 1024
+"""Positions of an order that are computed together."""
 DEFAULT_LAG = 8
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(NamedTuple):
     """One sample of a step: its place in the global batch, the source's number, the item in it, how often it was used."""
 
     position: int
@@ -86,7 +87,7 @@ class Planner:
         self.skipped_observations = 0
         self._pending: list[Observation] = []
         self._snapshots: dict[int, dict[str, Any]] = {}
-        self._orders: dict[tuple[int, int], Permutation] = {}
+        self._blocks: dict[tuple[int, int, int], list[int]] = {}
         mixer.setup(infos, stage_steps, prior)
 
     # -- planning --------------------------------------------------------------------------------------------
@@ -146,29 +147,34 @@ class Planner:
         slots: list[Slot | None] = [None] * len(sources)
         for source in counts.nonzero()[0]:
             cursor = int(self.cursors[source])
-            draws = np.arange(cursor, cursor + counts[source])
-            items, epochs = self._items(int(source), draws)
-            mine = places[sources == source]
-            for place, item, epoch in zip(mine.tolist(), items.tolist(), epochs.tolist(), strict=True):
-                slots[place] = Slot(place, int(source), item, epoch)
+            number = int(source)
+            drawn = self._items(number, range(cursor, cursor + int(counts[source])))
+            for place, (item, epoch) in zip(places[sources == source].tolist(), drawn, strict=True):
+                slots[place] = Slot(place, number, item, epoch)
             self.cursors[source] += counts[source]
         return tuple(slot for slot in slots if slot is not None)
 
-    def _items(self, source: int, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Items of the draws: a new keyed order in every epoch, over the items that are not held out."""
-        size = self.sizes[source]
-        epochs = draws // size
-        items = np.empty_like(draws)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            items[here] = self._order(source, int(epoch)).order(draws[here] % size)
-        return items if not self.heldout[source] else self._split(source).order(items), epochs
+    def _items(self, source: int, draws: range) -> list[tuple[int, int]]:
+        """(item, epoch) of the draws: a new keyed order in every epoch, over the items that are not held out."""
+        size, found = self.sizes[source], []
+        for draw in draws:
+            epoch, position = divmod(draw, size)
+            block, within = divmod(position, BLOCK)
+            found.append((self._block(source, epoch, block)[within], epoch))
+        return found
 
-    def _order(self, source: int, epoch: int) -> Permutation:
-        if (source, epoch) not in self._orders:
-            self._orders.pop((source, epoch - 2), None)
-            self._orders[source, epoch] = Permutation(self.sizes[source], self.rng.at("order", self.names[source], epoch).key)
-        return self._orders[source, epoch]
+    def _block(self, source: int, epoch: int, block: int) -> list[int]:
+        """Items at BLOCK positions of an epoch's order, computed together; the last two blocks of a source are kept."""
+        key = (source, epoch, block)
+        if key not in self._blocks:
+            old = [other for other in self._blocks if other[0] == source]
+            for other in old[:-1]:
+                del self._blocks[other]
+            size = self.sizes[source]
+            order = Permutation(size, self.rng.at("order", self.names[source], epoch).key)
+            items = order.order(np.arange(block * BLOCK, min(size, (block + 1) * BLOCK)))
+            self._blocks[key] = (self._split(source).order(items) if self.heldout[source] else items).tolist()
+        return self._blocks[key]
 
     def _split(self, source: int) -> Permutation:
         """The fixed order whose last items are held out; the same in every stage of a run."""
