@@ -143,8 +143,8 @@ class OpenStage:
                 raise RunError(f"{kind}: term '{name}' counts {found:g} items in losses(), {told:g} in counts()")
 
     def check_loss_names(self, terms: list[str]) -> None:
-        """`loss:` may only name terms that the system has."""
-        unknown = sorted(set(self.section.loss) - set(terms))
+        """`loss:` may only name terms that the system has; a weight of 0 may name one that is switched off."""
+        unknown = sorted({name for name, weight in self.section.loss.items() if weight} - set(terms))
         if unknown:
             raise ConfigError(
                 f"stage '{self.section.name}': loss names '{unknown[0]}'; in this stage {self.config.system.type} has "
