@@ -114,6 +114,8 @@ def test_unknown_parts_and_losses_are_named(toy: Callable[..., Any], tmp_path: P
             toy(run={"name": "other"}, stages=[{"name": "a", "steps": 3, "loss": {"vallue": 1}, "mixture": {"curves": 1}}]),
             root=tmp_path,
         )
+    off = toy(run={"name": "off"}, stages=[{"name": "a", "steps": 3, "loss": {"vallue": 0}, "mixture": {"curves": 1}}])
+    assert train(off, root=tmp_path) == 0
 
 
 def test_a_gradient_that_is_not_finite_stops_or_is_left_out(
