@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from mixtura.data.loader import Reader, StageLoader
 from mixtura.data.mixers.base import MixerConfig
 from mixtura.data.mixers.static import Static
+from mixtura.data.parcel import pack, unpack
 from mixtura.data.plan import Planner, Slot
 from mixtura.data.source import Sample
 from mixtura.errors import DataError
@@ -90,3 +92,24 @@ def test_missing_sources_are_told_all_at_once(tmp_path: Path) -> None:
         open_sources(sections, tmp_path)
     assert "nowhere" in str(caught.value)
     assert "no.jsonl" in str(caught.value)
+
+
+def test_a_parcel_gives_back_what_was_put_in() -> None:
+    view = torch.arange(12.0).reshape(3, 4).T
+    value = {
+        "a": view,
+        "b": [torch.tensor(True), torch.zeros(0, 3), None],
+        "c": ("text", np.arange(3)),
+        "d": torch.ones(5).half(),
+    }
+    parcel = pack(value)
+    back = unpack(parcel)
+    assert torch.equal(back["a"], view)
+    assert back["b"][0].item() is True
+    assert back["b"][1].shape == (0, 3)
+    assert back["b"][2] is None
+    assert back["c"][0] == "text"
+    assert np.array_equal(back["c"][1], np.arange(3))
+    assert torch.equal(back["d"], value["d"])
+    assert back["d"].dtype == torch.float16
+    assert all(offset % 64 == 0 for offset, *_ in parcel.places)

@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mixtura.data.packing import bins
+from mixtura.data.parcel import Parcel, unpack
 from mixtura.data.plan import Planner, Slot, StepPlan, checked_lookahead
 from mixtura.data.source import Sample, Source
 from mixtura.errors import BadSample, DataError, MixturaError
@@ -187,14 +188,15 @@ class StageLoader:
         reader = Reader(planned, system, seed, stage, batching, micro_batch, pack)
         self.ahead = _Ahead(planner, range(start, planner.stage_steps), rank, world, overfit)
         factor = checked_lookahead(planner, workers, prefetch)
-        options: dict[str, Any] = {"prefetch_factor": factor, "multiprocessing_context": "fork"} if workers else {}
+        options: dict[str, Any] = {"collate_fn": _same}
+        if workers:
+            options = {"prefetch_factor": factor, "multiprocessing_context": "fork", "collate_fn": pack}
         self.loader = DataLoader(
             reader,
             batch_size=None,
             sampler=self.ahead,
             num_workers=workers,
             worker_init_fn=_start_worker,
-            collate_fn=_same,
             **options,
         )
 
@@ -205,6 +207,8 @@ class StageLoader:
             data = next(steps, None)
             if data is None:
                 return
+            if isinstance(data, Parcel):
+                data = unpack(data)
             if isinstance(data, Failure):
                 raise data.error
             data.wait_s = time.perf_counter() - began
