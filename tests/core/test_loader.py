@@ -113,3 +113,12 @@ def test_a_parcel_gives_back_what_was_put_in() -> None:
     assert torch.equal(back["d"], value["d"])
     assert back["d"].dtype == torch.float16
     assert all(offset % 64 == 0 for offset, *_ in parcel.places)
+
+
+def test_all_tensors_of_a_step_from_a_worker_share_one_block() -> None:
+    for workers, shared in ((0, False), (1, True)):
+        micros = next(iter(loader(workers))).micros
+        tensors = [m.source_ids for m in micros] + [v for m in micros for v in m.batch.values() if isinstance(v, torch.Tensor)]
+        blocks = {tensor.untyped_storage().data_ptr() for tensor in tensors if tensor.numel()}
+        assert len(tensors) > 2
+        assert (len(blocks) == 1) == shared

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mixtura.data import parcel
 from mixtura.data.packing import bins
-from mixtura.data.parcel import Parcel, unpack
 from mixtura.data.plan import Planner, Slot, StepPlan, checked_lookahead
 from mixtura.data.source import Sample, Source
 from mixtura.errors import BadSample, DataError, MixturaError
@@ -190,7 +190,7 @@ class StageLoader:
         factor = checked_lookahead(planner, workers, prefetch)
         options: dict[str, Any] = {"collate_fn": _same}
         if workers:
-            options = {"prefetch_factor": factor, "multiprocessing_context": "fork", "collate_fn": pack}
+            options = {"prefetch_factor": factor, "multiprocessing_context": "fork", "collate_fn": parcel.pack}
         self.loader = DataLoader(
             reader,
             batch_size=None,
@@ -207,8 +207,8 @@ class StageLoader:
             data = next(steps, None)
             if data is None:
                 return
-            if isinstance(data, Parcel):
-                data = unpack(data)
+            if isinstance(data, parcel.Parcel):
+                data = parcel.unpack(data)
             if isinstance(data, Failure):
                 raise data.error
             data.wait_s = time.perf_counter() - began
