@@ -15,6 +15,7 @@ from mixtura.config.schema import RunConfig
 from mixtura.config.show import annotated, difference
 from mixtura.errors import ConfigError
 from mixtura.plugins import registry
+from tests.core.strategies import SCALARS, WORDS
 
 MINI = """
 from typing import Any, Literal
@@ -369,35 +370,10 @@ def test_a_run_folder_stands_for_its_configuration() -> None:
     assert load("runs/r").config.run.name == "first"
 
 
-WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12) | st.sampled_from(
-    [
-        "1e-4",
-        "on",
-        "null",
-        "~",
-        "0x1",
-        "1_0",
-        ".nan",
-        "<<",
-        "=",
-        "${run.name}",
-        "$${",
-        "- a",
-        "a: b",
-        "#",
-        "2026-01-01",
-        "\n",
-        "\u2028",
-        "\x85 ",
-    ]
-)
-VALUES = st.none() | st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False) | WORDS
-
-
 @given(
     label=WORDS,
     rate=st.floats(allow_nan=False),
-    options=st.dictionaries(WORDS, VALUES | st.lists(VALUES, max_size=3), max_size=3),
+    options=st.dictionaries(WORDS, SCALARS | st.lists(SCALARS, max_size=3), max_size=3),
     lr=st.floats(1e-300, 1e300),
     seed=st.integers(0, 2**62),
     weights=st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=2),

@@ -10,31 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixtura.config.yaml_marks import read, write
+from tests.core.strategies import SCALARS, WORDS
 
-WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12) | st.sampled_from(
-    [
-        "1e-4",
-        "on",
-        "null",
-        "~",
-        "0x1",
-        "1_0",
-        ".nan",
-        "<<",
-        "=",
-        "${run.name}",
-        "$${",
-        "- a",
-        "a: b",
-        "#",
-        "2026-01-01",
-        "\n",
-        "\u2028",
-        "\x85 ",
-    ]
-)
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False) | WORDS,
+    SCALARS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
     max_leaves=8,
 )
