@@ -6,7 +6,6 @@ Nothing here changes the machine; each finding that matters says what to do.
 from __future__ import annotations
 
 import ctypes.util
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -17,23 +16,11 @@ from pathlib import Path
 
 from mixtura import API_VERSION, __version__
 from mixtura.plugins import registry
+from mixtura.run import PACKAGES, version_of
 
 Say = Callable[[str], None]
 
-PACKAGES = (
-    "torch",
-    "numpy",
-    "accelerate",
-    "transformers",
-    "diffusers",
-    "webdataset",
-    "safetensors",
-    "pydantic",
-    "pyarrow",
-    "av",
-    "tensorboard",
-)
-OPTIONAL = ("diffusers",)
+OPTIONAL = ("diffusers", "mujoco")
 LOW_DISK = 5 * 2**30
 
 
@@ -55,16 +42,10 @@ def examine(say: Say) -> int:
 
 
 def _packages(say: Say) -> list[str]:
-    versions, missing = [], []
-    for package in PACKAGES:
-        try:
-            versions.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            versions.append(f"{package} -")
-            if package not in OPTIONAL:
-                missing.append(f"{package} is not installed: pip install {package}")
-    say("packages: " + ", ".join(versions))
-    return missing
+    versions = {package: version_of(package) for package in PACKAGES}
+    say("packages: " + ", ".join(f"{package} {version or '-'}" for package, version in versions.items()))
+    missing = [package for package, version in versions.items() if version is None and package not in OPTIONAL]
+    return [f"{package} is not installed: pip install {package}" for package in missing]
 
 
 def _torch(say: Say) -> list[str]:
@@ -105,9 +86,7 @@ def _graphics(say: Say) -> list[str]:
         + ", ".join(f"{name} {place or '-'}" for name, place in found.items())
         + f", MUJOCO_GL={os.environ.get('MUJOCO_GL', 'not set')}"
     )
-    try:
-        importlib.metadata.version("mujoco")
-    except importlib.metadata.PackageNotFoundError:
+    if version_of("mujoco") is None:
         return []
     if found["EGL"] or found["OSMesa"] or os.environ.get("DISPLAY"):
         return []

@@ -18,6 +18,22 @@ from typing import IO, Any
 
 from mixtura.errors import RunError
 
+PACKAGES = (
+    "torch",
+    "numpy",
+    "accelerate",
+    "transformers",
+    "diffusers",
+    "webdataset",
+    "safetensors",
+    "pydantic",
+    "pyarrow",
+    "av",
+    "tensorboard",
+    "mujoco",
+)
+"""What results and defects may depend on: every run keeps their versions, `mixtura doctor` tells them."""
+
 
 class RunFolder:
     """One run on disk. `create` starts a new one, `resume` goes on with one; both hold a lock until `close`."""
@@ -128,32 +144,22 @@ class RunFolder:
 
 def environment() -> dict[str, Any]:
     """Versions and machine of this process."""
-    names = (
-        "mixtura",
-        "torch",
-        "numpy",
-        "accelerate",
-        "transformers",
-        "diffusers",
-        "webdataset",
-        "safetensors",
-        "pydantic",
-        "av",
-        "mujoco",
-    )
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    found = {name: version_of(name) for name in ("mixtura", *PACKAGES)}
     return {
-        "versions": versions,
+        "versions": {name: version for name, version in found.items() if version is not None},
         "python": platform.python_version(),
         "machine": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
         "command": sys.argv,
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
+
+
+def version_of(package: str) -> str | None:
+    """Version of an installed package; None when it is missing."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def processor() -> str:
