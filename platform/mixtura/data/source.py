@@ -1,7 +1,8 @@
 """What a source of data is: something that reads samples by index, purely.
 
 `Sample` is one training example, `SourceInfo` what the plan and the mixers need to know of a source,
-`Source` the contract that formats and plugins fulfil, `SourceConfig` the base of its section in the YAML file.
+`Source` the contract that formats and plugins fulfil, `SourceConfig` the base of its section in the YAML file,
+`part_of` finds an item in a source of several files.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from mixtura.rng import KeyedRng
@@ -56,6 +58,19 @@ class SourceInfo:
     tags: tuple[str, ...] = ()
     max_epochs: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def part_of(starts: np.ndarray, index: int, name: str) -> tuple[int, int]:
+    """Which part of a source holds item `index`, and its place in that part.
+
+    Part p (a shard, a video) holds the items from starts[p] up to starts[p + 1], the last number is the source's size.
+    IndexError when there is no such item.
+    """
+    size = int(starts[-1])
+    if not 0 <= index < size:
+        raise IndexError(f"{name}: no sample {index}, it has {size}")
+    part = int(starts.searchsorted(index, side="right")) - 1
+    return part, index - int(starts[part])
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import Field
 
 from mixtura.data.formats.video import probe, read_frames
-from mixtura.data.source import Sample, SourceConfig, SourceInfo
+from mixtura.data.source import Sample, SourceConfig, SourceInfo, part_of
 from mixtura.errors import BadSample, DataError
 from mixtura.rng import KeyedRng
 
@@ -129,11 +129,9 @@ class ClipFolder:
 
     def read(self, index: int, rng: KeyedRng) -> Sample:
         """The window at `index`; `rng` is not used."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.name}: no sample {index}, it has {len(self)}")
-        number = int(self.starts.searchsorted(index, side="right")) - 1
+        number, window = part_of(self.starts, index, self.name)
         path, rate = self.paths[number], self.rates[number]
-        start = (index - int(self.starts[number])) * self.hop
+        start = window * self.hop
         wanted = {start + k * self.config.stride for k in range(self.config.frames)}
         frames: dict[int, np.ndarray] = {}
         try:

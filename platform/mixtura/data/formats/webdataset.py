@@ -22,7 +22,7 @@ from pydantic import Field
 from webdataset import autodecode
 
 from mixtura.data.formats.video import decode_bytes
-from mixtura.data.source import Sample, SourceConfig, SourceInfo
+from mixtura.data.source import Sample, SourceConfig, SourceInfo, part_of
 from mixtura.data.tar_index import TarIndex, open_index
 from mixtura.errors import BadSample, DataError
 from mixtura.rng import KeyedRng
@@ -120,11 +120,8 @@ class WebdatasetSource:
 
     def read(self, index: int, rng: KeyedRng) -> Sample:
         """The sample at `index`, with one read of its shard; `rng` is not used."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.name}: no sample {index}, it has {len(self)}")
-        number = int(self.starts.searchsorted(index, side="right")) - 1
+        number, sample = part_of(self.starts, index, self.name)
         shard, wanted = self.shards[number], self.members[number]
-        sample = index - int(self.starts[number])
         key = f"{shard.path.name}/{shard.key(sample)}"
         first, last = shard.first[sample : sample + 2].tolist()
         rows = zip(*(column[first:last].tolist() for column in (shard.kind, shard.offset, shard.size)), strict=True)
