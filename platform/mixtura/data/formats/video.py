@@ -6,6 +6,7 @@ file in order; `read_span` gives the frames of [start, end) seconds and checks t
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterator
 from fractions import Fraction
@@ -15,6 +16,8 @@ from typing import Any
 
 import av
 import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
 
 from mixtura.errors import DataError
 
@@ -85,27 +88,37 @@ class VideoWriter:
         self.close()
 
 
+@contextlib.contextmanager
+def _opened(path: Path, done: str, missing: str = "", damaged: str = "") -> Iterator[tuple[InputContainer, VideoStream]]:
+    """A video file and its first video stream, closed at the end.
+
+    DataError when the file isn't there (and then `missing`), holds no video, or can't be `done` (and then `damaged`).
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such video file{missing}")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise DataError(f"{path}: holds no video stream")
+            yield container, container.streams.video[0]
+    except (av.error.FFmpegError, OSError) as error:
+        raise DataError(f"{path}: can't be {done} ({error}){damaged}") from error
+
+
 def read_frames(path: Path, start: float = 0.0) -> Iterator[tuple[float, np.ndarray]]:
     """Yield (time in seconds, (H, W, 3) uint8) from the last key frame at or before `start` on, in showing order.
 
     Raises DataError when the file is missing, is no video, or breaks off.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such video file; the dataset is incomplete, copy it again")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise DataError(f"{path}: holds no video stream")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            if start > 0 and stream.time_base is not None:
-                # one tick early: rounding must not push the seek behind the key frame that we want
-                container.seek(round(start / stream.time_base) - 1, backward=True, any_frame=False, stream=stream)
-            for picture in container.decode(stream):
-                if picture.pts is not None and picture.time is not None:
-                    yield float(picture.time), picture.to_ndarray(format="rgb24")
-    except (av.error.FFmpegError, OSError) as error:
-        raise DataError(f"{path}: can't be decoded ({error}); the file is damaged or cut off, copy it again") from error
+    missing, damaged = "; the dataset is incomplete, copy it again", "; the file is damaged or cut off, copy it again"
+    with _opened(path, "decoded", missing, damaged) as (container, stream):
+        stream.thread_type = "AUTO"
+        if start > 0 and stream.time_base is not None:
+            # one tick early: rounding must not push the seek behind the key frame that we want
+            container.seek(round(start / stream.time_base) - 1, backward=True, any_frame=False, stream=stream)
+        for picture in container.decode(stream):
+            if picture.pts is not None and picture.time is not None:
+                yield float(picture.time), picture.to_ndarray(format="rgb24")
 
 
 def read_span(path: Path, start: float, end: float, fps: float, expected: int | None = None) -> np.ndarray:
@@ -127,26 +140,16 @@ def read_span(path: Path, start: float, end: float, fps: float, expected: int | 
 
 def probe(path: Path) -> dict[str, Any]:
     """Facts of a video without decoding it: frames (as the container counts), fps, height, width, codec, pix_fmt."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such video file")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise DataError(f"{path}: holds no video stream")
-            stream = container.streams.video[0]
-            rate = stream.average_rate or stream.base_rate or Fraction(0)
-            seconds = (
-                float(stream.duration * stream.time_base)
-                if stream.duration and stream.time_base
-                else (container.duration or 0) / 1e6
-            )
-            context = stream.codec_context
-            return {
-                "frames": stream.frames or round(seconds * float(rate)), "fps": float(rate), "height": context.height,
-                "width": context.width, "codec": stream.codec.canonical_name, "pix_fmt": context.pix_fmt,
-            }  # fmt: skip
-    except (av.error.FFmpegError, OSError) as error:
-        raise DataError(f"{path}: can't be opened as a video ({error})") from error
+    with _opened(path, "opened as a video") as (container, stream):
+        rate = stream.average_rate or stream.base_rate or Fraction(0)
+        seconds = (
+            float(stream.duration * stream.time_base) if stream.duration and stream.time_base else (container.duration or 0) / 1e6
+        )
+        context = stream.codec_context
+        return {
+            "frames": stream.frames or round(seconds * float(rate)), "fps": float(rate), "height": context.height,
+            "width": context.width, "codec": stream.codec.canonical_name, "pix_fmt": context.pix_fmt,
+        }  # fmt: skip
 
 
 def decode_bytes(data: bytes) -> np.ndarray:
