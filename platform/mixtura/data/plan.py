@@ -145,13 +145,12 @@ class Planner:
         sources = np.repeat(np.arange(len(counts)), counts)
         places = self.rng.at("place", step).numpy().permutation(len(sources))
         slots: list[Slot | None] = [None] * len(sources)
-        for source in counts.nonzero()[0]:
-            cursor = int(self.cursors[source])
-            number = int(source)
-            drawn = self._items(number, range(cursor, cursor + int(counts[source])))
+        for source in counts.nonzero()[0].tolist():
+            cursor, count = int(self.cursors[source]), int(counts[source])
+            drawn = self._items(source, range(cursor, cursor + count))
             for place, (item, epoch) in zip(places[sources == source].tolist(), drawn, strict=True):
-                slots[place] = Slot(place, number, item, epoch)
-            self.cursors[source] += counts[source]
+                slots[place] = Slot(place, source, item, epoch)
+            self.cursors[source] += count
         return tuple(slot for slot in slots if slot is not None)
 
     def _items(self, source: int, draws: range) -> list[tuple[int, int]]:
