@@ -1,0 +1,11 @@
+"""mixtura-splat: differentiable Gaussian splatting for CPU and CUDA.
+
+`rasterize` renders; `ops` has its stages, `reference` the same in plain PyTorch. `python -m mixtura_splat.doctor` says
+which kernels are active and why.
+"""
+
+from mixtura_splat.backend import BackendMissing
+from mixtura_splat.rasterize import Info, Rendering, rasterize
+from mixtura_splat.version import VERSION as __version__
+
+__all__ = ["BackendMissing", "Info", "Rendering", "__version__", "rasterize"]

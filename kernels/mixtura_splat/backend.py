@@ -1,0 +1,175 @@
+"""Load the compiled libraries and call them with tensors. `library(tensor)` gives the one for a tensor's device and dtype.
+
+The libraries know nothing of torch (csrc/abi.h is the whole interface); here pointers, sizes, threads and the current
+stream are put together. Import torch before a library is loaded, so that both use one OpenMP runtime.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mixtura_splat.build import LIBRARIES
+
+ABI = 1
+TILE = 16
+FIELDS = 8
+"""Numbers of a projected splat: x, y, u11, u12, u22, opacity, tau, depth."""
+ANTIALIASED, GRAPHDECO, DEPTH, SHARED_FEATURES, DETERMINISTIC = 1, 2, 4, 8, 16
+FOR_BIN, FOR_PROJECT_BACKWARD, FOR_COMPOSITE_BACKWARD = 0, 1, 2
+
+
+class BackendMissing(RuntimeError):
+    """No compiled library for this device and dtype; the text says why and what to do."""
+
+
+class Options(ctypes.Structure):
+    """SplatOptions of csrc/abi.h."""
+
+    _fields_ = [  # noqa: RUF012
+        ("abi", ctypes.c_int32),
+        ("real_bytes", ctypes.c_int32),
+        ("scenes", ctypes.c_int64),
+        ("views", ctypes.c_int64),
+        ("gaussians", ctypes.c_int64),
+        ("width", ctypes.c_int32),
+        ("height", ctypes.c_int32),
+        ("channels", ctypes.c_int32),
+        ("sh_degree", ctypes.c_int32),
+        ("sh_coefficients", ctypes.c_int32),
+        ("flags", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+        ("reserved", ctypes.c_int32),
+        ("eps", ctypes.c_double),
+        ("near_z", ctypes.c_double),
+        ("far_z", ctypes.c_double),
+        ("alpha_limit", ctypes.c_double),
+        ("stream", ctypes.c_void_p),
+        ("scratch", ctypes.c_void_p),
+        ("scratch_bytes", ctypes.c_int64),
+    ]
+
+
+@dataclass(frozen=True)
+class Library:
+    """A loaded library; `name` is what it says of itself."""
+
+    handle: ctypes.CDLL
+    name: str
+    path: Path
+
+    def call(self, function: str, options: Options, *arguments: Tensor | None | int | float) -> None:
+        """Call splat_<function>(options, ...): tensors as pointers (None as null), ints as int64, floats as double."""
+        code = getattr(self.handle, f"splat_{function}")(ctypes.byref(options), *map(_argument, arguments))
+        if code:
+            text = self.handle.splat_error(code).decode()
+            raise RuntimeError(f"mixtura_splat: {function} on {self.name}: {text}")
+
+
+def _argument(value: Tensor | None | int | float) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double:
+    if value is None:
+        return ctypes.c_void_p(None)
+    if isinstance(value, Tensor):
+        if not value.is_contiguous():
+            raise RuntimeError(f"mixtura_splat: a tensor of shape {tuple(value.shape)} reached a kernel without being contiguous")
+        return ctypes.c_void_p(value.data_ptr())
+    return ctypes.c_double(value) if isinstance(value, float) else ctypes.c_int64(value)
+
+
+def processor_levels() -> list[str]:
+    """Names of the CPU libraries that this processor can run, best first. MIXTURA_SPLAT_LEVEL=v2|v3|v4 forces one."""
+    if forced := os.environ.get("MIXTURA_SPLAT_LEVEL"):
+        return [f"cpu-{forced}"]
+    capability = torch.backends.cpu.get_cpu_capability()
+    levels = {"AVX512": ["cpu-v4", "cpu-v3", "cpu-v2"], "AVX2": ["cpu-v3", "cpu-v2"]}.get(capability, ["cpu-v2"])
+    return [*levels, "cpu-generic"]
+
+
+def candidates(kind: str) -> list[str]:
+    """Library names for "cpu", "cpu-float64" or "cuda", best first."""
+    return processor_levels() if kind == "cpu" else [kind]
+
+
+@cache
+def load(kind: str) -> Library:
+    """The best library for "cpu", "cpu-float64" or "cuda". Raises BackendMissing."""
+    if os.environ.get("MIXTURA_SPLAT_BACKEND") == "reference":
+        raise BackendMissing("MIXTURA_SPLAT_BACKEND=reference asks for PyTorch")
+    for name in candidates(kind):
+        path = LIBRARIES / f"{name}.so"
+        if not path.is_file():
+            continue
+        try:
+            handle = ctypes.CDLL(str(path))
+        except OSError as problem:
+            raise BackendMissing(f"{path} cannot be loaded: {problem}. Remedy: python -m mixtura_splat.build --force") from None
+        if handle.splat_abi() != ABI:
+            raise BackendMissing(f"{path} is of another version. Remedy: python -m mixtura_splat.build")
+        handle.splat_describe.restype = handle.splat_error.restype = ctypes.c_char_p
+        handle.splat_scratch.restype = ctypes.c_int64
+        return Library(handle, handle.splat_describe().decode(), path)
+    remedy = "install g++" if kind != "cuda" else "install the CUDA toolkit (nvcc)"
+    raise BackendMissing(
+        f"no compiled {kind} kernels in {LIBRARIES}. Remedy: {remedy}, then python -m mixtura_splat.build; "
+        "python -m mixtura_splat.doctor tells more"
+    )
+
+
+def library(like: Tensor) -> Library:
+    """The library for the device and dtype of `like`. Raises BackendMissing when there is none."""
+    kind = like.device.type
+    if kind not in ("cpu", "cuda"):
+        raise BackendMissing(f"no kernels for device {like.device}: cpu and cuda have them")
+    if like.dtype == torch.float64:
+        if kind == "cuda":
+            raise BackendMissing("float64 runs on the CPU only: it is there for gradient checks")
+        kind = "cpu-float64"
+    elif like.dtype != torch.float32:
+        raise BackendMissing(f"no kernels for {like.dtype}: float32 and float64 have them")
+    return load(kind)
+
+
+def is_available(like: Tensor) -> bool:
+    """Whether compiled kernels exist for the device and dtype of `like`."""
+    try:
+        library(like)
+    except BackendMissing:
+        return False
+    return True
+
+
+def options(like: Tensor, scenes: int, views: int, gaussians: int, width: int, height: int, **fields: int | float) -> Options:
+    """Options with the sizes, threads and the current stream of `like`'s device filled in."""
+    stream = torch.cuda.current_stream(like.device).cuda_stream if like.is_cuda else None
+    return Options(
+        abi=ABI,
+        real_bytes=like.element_size(),
+        scenes=scenes,
+        views=views,
+        gaussians=gaussians,
+        width=width,
+        height=height,
+        threads=torch.get_num_threads(),
+        stream=stream,
+        **fields,
+    )
+
+
+def call(function: str, like: Tensor, opts: Options, *arguments: Tensor | None | int | float, scratch: tuple[int, int] | None = None) -> None:
+    """Call splat_<function> on the device of `like`; `scratch` = (which call, list entries) asks for temporary memory."""
+    lib = library(like)
+    if not like.is_cuda:
+        lib.call(function, opts, *arguments)
+        return
+    with torch.cuda.device(like.device):
+        if scratch:
+            size = lib.handle.splat_scratch(ctypes.byref(opts), ctypes.c_int32(scratch[0]), ctypes.c_int64(scratch[1]))
+            memory = torch.empty(max(int(size), 1), dtype=torch.uint8, device=like.device)
+            opts.scratch, opts.scratch_bytes = memory.data_ptr(), memory.numel()
+        lib.call(function, opts, *arguments)

@@ -1,0 +1,215 @@
+"""`rasterize`: Gaussians and cameras in, images out, differentiable in everything.
+
+Purpose: the one function most users need. It checks its arguments, brings them to complete shapes, and runs the stages of
+ops.py (compiled kernels) or reference.py (plain PyTorch, when there are no kernels for the device).
+
+Conventions: OpenCV cameras (x right, y down, z forward), `viewmats` = world to camera; the centre of pixel (column i,
+row j) is (i + 0.5, j + 0.5); quaternions (w, x, y, z), normalised inside; scales and opacities linear.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mixtura_splat import backend, reference
+from mixtura_splat.arguments import Scene, check_finite, complete
+
+Mode = Literal["classic", "antialiased"]
+Depth = Literal["none", "accumulated", "expected"]
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a rendering leaves besides its images. Leading axes as given to `rasterize`."""
+
+    splats: Tensor
+    """[.., V, N, 8]: x, y [pixels], u11, u12, u22 (factor of the inverse covariance), opacity, tau, depth [camera z]."""
+    extents: Tensor
+    """[.., V, N, 2] half width and height of each splat in pixels; 0 where it is not seen."""
+    tiles: Tensor
+    """[.., V, N] int32: how many tiles of 16 x 16 pixels each splat touches."""
+    not_finite: Tensor
+    """() int64: (view, Gaussian) pairs that were left out because a parameter was NaN or infinite."""
+    normals: Tensor | None
+    """[.., V, H, W, 3] blended normals in world space, not normalised; only with `normals=True`."""
+    probe: Tensor | None
+    """[.., V, N, 4] zeros whose `.grad` after backward() is (gradient of x, of y, and the same summed in absolute value)."""
+
+    @property
+    def means2d(self) -> Tensor:
+        """[.., V, N, 2] projected means in pixels."""
+        return self.splats[..., :2]
+
+    @property
+    def depths(self) -> Tensor:
+        """[.., V, N] camera z."""
+        return self.splats[..., 7]
+
+    @property
+    def seen(self) -> Tensor:
+        """[.., V, N] bool: in front of the camera, on the image, at least 1/255 opaque, finite."""
+        return self.splats[..., 6] >= 0
+
+    @property
+    def conics(self) -> Tensor:
+        """[.., V, N, 3] inverse covariance (a, b, c) in 1/pixel^2: a dx^2 + 2 b dx dy + c dy^2."""
+        u11, u12, u22 = self.splats[..., 2:5].unbind(-1)
+        return torch.stack([u11 * u11, u11 * u12, u12 * u12 + u22 * u22], -1)
+
+    @property
+    def absgrad(self) -> Tensor:
+        """[.., V, N, 2] sum over pixels of the absolute gradient of x and y. Needs `absgrad=True` and a backward()."""
+        if self.probe is None or self.probe.grad is None:
+            raise RuntimeError("absgrad is there after rasterize(..., absgrad=True) and backward()")
+        return self.probe.grad[..., 2:]
+
+
+class Rendering(NamedTuple):
+    """The result of `rasterize`; leading axes as given: [H, W, ..], [V, H, W, ..] or [B, V, H, W, ..]."""
+
+    image: Tensor
+    """[.., H, W, C] colours over the background."""
+    alpha: Tensor
+    """[.., H, W, 1] in [0, 1)."""
+    depth: Tensor | None
+    """[.., H, W, 1] camera z: weighted sum ("accumulated") or mean ("expected"); None without."""
+    features: Tensor | None
+    """[.., H, W, F] blended features over 0; None without."""
+    info: Info
+
+
+def rasterize(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    viewmats: Tensor,
+    Ks: Tensor,  # noqa: N803
+    width: int,
+    height: int,
+    *,
+    colors: Tensor | None = None,
+    sh: Tensor | None = None,
+    sh_degree: int | None = None,
+    features: Tensor | None = None,
+    background: Tensor | None = None,
+    counts: Tensor | None = None,
+    mode: Mode = "classic",
+    depth: Depth = "none",
+    normals: bool = False,
+    absgrad: bool = False,
+    eps2d: float = 0.3,
+    near: float | None = None,
+    far: float = 1e10,
+    alpha_limit: float = 0.99,
+    compat: Literal["graphdeco"] | None = None,
+    deterministic: bool | None = None,
+    validate: bool = False,
+    kernels: bool | None = None,
+) -> Rendering:
+    """Render B scenes of N Gaussians from V cameras each.
+
+    Shapes, [B] and [V] optional (V only without B): means [B,N,3], quats [B,N,4], scales [B,N,3], opacities [B,N],
+    viewmats [B,V,4,4], Ks [B,V,3,3]; colors [B,N,C] or [B,V,N,C], or sh [B,N,K,3] with K = 1, 4, 9, 16 or 25 (the first
+    (sh_degree + 1)^2 are used; colour = max(SH + 0.5, 0)); features [B,N,F] or [B,V,N,F]; background [C], [V,C] or
+    [B,V,C]; counts [B] int64: only the first counts[b] Gaussians of scene b exist.
+
+    float32 (float64 for checks, CPU only); half precision is cast to float32. Gradients reach every float argument,
+    cameras and intrinsics too.
+
+    mode "antialiased" multiplies opacities by sqrt(det C0 / det C), which keeps thin splats from growing with the low-pass
+    `eps2d` [pixels^2]. `near` and `far` cull by camera z (near: 0.01; 0.2 with compat). `compat="graphdeco"` reproduces
+    the extent (squares of 3 sigma rounded to tiles), clamp and stop rule of the original implementation. `absgrad` fills
+    `info.absgrad`. `deterministic` (default: as torch.use_deterministic_algorithms) gives the same bits on every run; the
+    CPU always does, for any number of threads. `validate` looks for values that are not finite first and names the
+    argument; without it such Gaussians are left out and counted in `info.not_finite`. `kernels` forces the compiled
+    kernels (True) or PyTorch (False); by default kernels are used where there are any.
+
+    Raises ValueError or TypeError naming the argument, and backend.BackendMissing with `kernels=True` and none.
+    """
+    scene = complete(means, quats, scales, opacities, viewmats, Ks, width, height, colors, sh, sh_degree, features, background, counts)
+    if mode not in ("classic", "antialiased"):
+        raise ValueError(f'mode: "classic" or "antialiased", not {mode!r}')
+    if depth not in ("none", "accumulated", "expected"):
+        raise ValueError(f'depth: "none", "accumulated" or "expected", not {depth!r}')
+    if compat not in (None, "graphdeco"):
+        raise ValueError(f'compat: None or "graphdeco", not {compat!r}')
+    if validate:
+        check_finite(scene)
+    if near is None:
+        near = 0.2 if compat else 0.01
+    if not 0 < near < far:
+        raise ValueError(f"near and far: 0 < near < far is needed, got near={near}, far={far}")
+    if deterministic is None:
+        deterministic = torch.are_deterministic_algorithms_enabled()
+    flags = (backend.ANTIALIASED if mode == "antialiased" else 0) | (backend.GRAPHDECO if compat else 0)
+    flags |= backend.DETERMINISTIC if deterministic else 0
+    lens = (eps2d, near, far, flags)
+    stages = _stages(scene, kernels)
+    return _render(scene, stages, lens, depth, normals, absgrad, alpha_limit)
+
+
+def _stages(scene: Scene, kernels: bool | None):  # type: ignore[no-untyped-def]
+    if kernels is False or (kernels is None and not backend.is_available(scene.means)):
+        return reference
+    from mixtura_splat import ops
+
+    backend.library(scene.means)  # raises with the reason
+    return ops
+
+
+def _render(scene: Scene, stages, lens: tuple[float, float, float, int], depth: Depth, normals: bool, absgrad: bool, limit: float) -> Rendering:  # type: ignore[no-untyped-def] # noqa: E501
+    s = scene
+    eps2d, near, far, flags = lens
+    splats, extents, tiles, shaded, stats = stages.project(
+        s.means, s.quats, s.scales, s.opacities, s.viewmats, s.ks, s.sh, s.counts, s.width, s.height, s.sh_degree,
+        eps2d, near, far, flags,
+    )  # fmt: skip
+    parts = [shaded if s.sh is not None else s.colors]
+    if s.features is not None:
+        parts.append(s.features)
+    if normals:
+        parts.append(reference.normals(s.means, s.quats, s.scales, s.viewmats))
+    background = s.background
+    if len(parts) > 1:
+        shared = all(p.shape[1] == 1 for p in parts)
+        parts = [p if shared else p.expand(-1, s.views, -1, -1) for p in parts]
+        extra = sum(p.shape[3] for p in parts[1:])
+        if background is not None:
+            background = torch.cat([background, background.new_zeros(*background.shape[:2], extra)], -1)
+    channels = parts[0].shape[3]
+    probe = splats.new_zeros(*splats.shape[:3], 4).requires_grad_() if absgrad else None
+    flags |= backend.DEPTH if depth != "none" else 0
+    image, depths, transmittance, *_ = stages.composite(
+        splats, torch.cat(parts, -1) if len(parts) > 1 else parts[0], background, extents, tiles, probe,
+        s.width, s.height, limit, flags,
+    )  # fmt: skip
+    alpha = 1 - transmittance[..., None]
+    blended = image
+    image, blended = (image, None) if len(parts) == 1 else (blended[..., :channels], blended[..., channels:])
+    feature_image = normal_image = None
+    if blended is not None:
+        width = s.features.shape[3] if s.features is not None else 0
+        feature_image = blended[..., :width] if width else None
+        normal_image = blended[..., width:] if normals else None
+    depth_image = None
+    if depth != "none":
+        depth_image = depths[..., None]
+        if depth == "expected":
+            depth_image = depth_image / alpha.clamp(min=1e-10)
+    if probe is not None:
+        probe_out = probe
+    info = Info(
+        s.restore(splats),
+        s.restore(extents),
+        s.restore(tiles),
+        stats[1],
+        None if normal_image is None else s.restore(normal_image),
+        probe_out if probe is not None else None,
+    )
+    restored = [None if t is None else s.restore(t) for t in (image, alpha, depth_image, feature_image)]
+    return Rendering(restored[0], restored[1], restored[2], restored[3], info)  # type: ignore[arg-type]
