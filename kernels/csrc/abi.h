@@ -92,9 +92,8 @@ int splat_shade_backward(const SplatOptions* o, const real* means, const real* v
 
 // Stage 2: lists of Gaussians by tile, front to back, equal depths by index.
 // ids [M]: index of the Gaussian in its scene. ranges [B*V, L+1]: where the list of each tile begins and ends in ids.
-// Entries of one Gaussian are numbered one after the other: number j of the Gaussian is first [B,V,N] + j, counted from
-// the first entry of its view, and slots [M] at that number says where in its view's ids the entry lies. slots and first
-// may be null on CUDA when SPLAT_DETERMINISTIC is off.
+// slots [M] and first [B,V,N] are what the backward call needs to bring the entries of a Gaussian together; their meaning
+// is the library's own. On CUDA they may be null when SPLAT_DETERMINISTIC is off.
 int splat_bin(const SplatOptions* o, const real* splats, const real* extents, const int32_t* tiles, int64_t entries,
               int32_t* ids, int32_t* slots, int32_t* first, int64_t* ranges);
 

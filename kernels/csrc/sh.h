@@ -7,7 +7,7 @@
 
 namespace splat {
 
-constexpr int sh_count(int degree) { return (degree + 1) * (degree + 1); }
+SPLAT_HD constexpr int sh_count(int degree) { return (degree + 1) * (degree + 1); }
 
 // y[0 .. (degree+1)^2) at the unit vector (x, y, z).
 template <class T> SPLAT_HD void sh_basis(int degree, T x, T y, T z, T* out) {

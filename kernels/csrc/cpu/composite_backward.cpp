@@ -1,5 +1,6 @@
-// The derivative of blending. Tiles write one row of sums for each of their list entries; then each Gaussian adds up its own
-// rows in the order of its entries. Nothing is added by two threads, so results do not depend on their number.
+// The derivative of blending. Tiles write one row of sums for each of their list entries, to where the rows of one Gaussian
+// lie side by side (bin.cpp's slots and first); then each Gaussian adds up its own. Nothing is added by two threads, so
+// results do not depend on their number.
 #include <vector>
 
 #include "tile_state.h"
@@ -23,7 +24,7 @@ enum { S0, SU, SV, SUU, SUV, SVV, MOMENTS };
 struct Rows {
     int absolute, channels, stride;      // of a row
     std::unique_ptr<real[]> values;      // [entries, stride]
-    std::unique_ptr<uint8_t[]> written;  // [entries]: entries behind the last one that a tile used are not written
+    std::unique_ptr<uint8_t[]> written;  // [entries]: not those that no pixel uses
 };
 
 struct Canvas {
@@ -85,7 +86,8 @@ template <int FIXED, bool ABSOLUTE>
 void undo_list(const Inputs& in, const Tile& t, const Patterns& p, int total_channels, Rows& rows, Canvas& c) {
     const SplatOptions* o = in.o;
     const int channels = FIXED ? FIXED : total_channels;
-    const int64_t begin = in.ranges[t.view * (tiles_across(o) * tiles_down(o) + 1) + t.index];
+    const int64_t* ranges = in.ranges + t.view * (tiles_across(o) * tiles_down(o) + 1);
+    const int64_t begin = ranges[t.index], view_begin = ranges[0];
     const int32_t* ids = in.ids + begin;
     const real* splats = in.splats + t.view * o->gaussians * SPLAT_FIELDS;
     const bool with_depth = o->flags & SPLAT_DEPTH;
@@ -150,10 +152,11 @@ void undo_list(const Inputs& in, const Tile& t, const Patterns& p, int total_cha
             }
         }
         if (!any) continue;
-        real* row = rows.values.get() + (begin + k) * rows.stride;
+        int64_t entry = view_begin + in.slots[begin + k];
+        real* row = rows.values.get() + entry * rows.stride;
         totals(moments, MOMENTS + (ABSOLUTE ? 2 : 0), row);
         totals(v_feature, channels, row + MOMENTS + (ABSOLUTE ? 2 : 0));
-        rows.written[begin + k] = 1;
+        rows.written[entry] = 1;
     }
 }
 
@@ -181,10 +184,8 @@ void gather(const Inputs& in, const Rows& rows, int64_t view, int64_t n, int64_t
     std::fill(v_splat, v_splat + SPLAT_FIELDS, real(0));
     if (v_absolute) v_absolute[0] = v_absolute[1] = real(0);
     int32_t count = in.tiles[at];
-    const int32_t* slots = in.slots + view_begin + in.first[at];
     bool found = false;
-    for (int32_t j = 0; j < count; ++j) {
-        int64_t entry = view_begin + slots[j];
+    for (int64_t entry = view_begin + in.first[at], end = entry + count; entry < end; ++entry) {
         if (!rows.written[entry]) continue;
         const real* row = rows.values.get() + entry * rows.stride;
         if (!found) std::copy(row, row + rows.stride, sum);

@@ -1,0 +1,123 @@
+// Stage 3: blend the lists of all tiles, front to back.
+//
+// Bytes: 36 + 4 C for an entry (id, splat, features; gathered, from the L2 cache where tiles share splats), 8 + 4 C for a
+// pixel. Compute-bound: some 20 instructions for each splat and warp that meet, 32 pixels at a time.
+#include <cmath>
+
+#include "composite.cuh"
+
+namespace splat {
+namespace {
+
+constexpr int batch = tile_pixels;  // one entry for each thread to stage
+
+// What a pixel has gathered.
+template <int channels> struct Pixel {
+    float x, y;            // its centre
+    float transmittance;
+    float sums[channels];
+    int last;              // entries up to the last one that contributed
+    bool done;
+};
+
+template <int channels>
+__device__ __forceinline__ void blend(Pixel<channels>& p, float4 a, float4 b, const float* features, int number,
+                                      const CompositeArguments& arguments) {
+    Sample s = sample(a, b, p.x, p.y);
+    if (s.power > b.z || p.done) return;
+    float alpha = fminf(arguments.alpha_limit, b.y * exp2_of_minus(s.power));
+    float next = p.transmittance * (1.0f - alpha);
+    if (next <= arguments.stop) {
+        p.done = true;
+        return;
+    }
+    float weight = alpha * p.transmittance;
+#pragma unroll
+    for (int c = 0; c < channels; ++c) p.sums[c] += weight * features[c];
+    p.transmittance = next, p.last = number + 1;
+}
+
+// A warp goes through the `staged` splats of a batch, the first of which is entry `first` of the list.
+template <int channels>
+__device__ __forceinline__ void blend_batch(Pixel<channels>& p, const Staged<batch, channels>& staged, int here, int first,
+                                            const Spot& spot, const CompositeArguments& arguments) {
+    int lane = lane_index();
+    for (int group = 0; group < here; group += warp_lanes) {
+        if (__all_sync(all_lanes, p.done)) return;
+        int own = group + lane;
+        bool meets = own < here && meets_rectangle(staged.a[own], staged.b[own], staged.slope[own], spot.low_x, spot.low_y);
+        for (unsigned mask = __ballot_sync(all_lanes, meets); mask; mask &= mask - 1) {
+            int i = group + __ffs(int(mask)) - 1;
+            blend(p, staged.a[i], staged.b[i], staged.features + i * channels, first + i, arguments);
+        }
+    }
+}
+
+template <int channels>
+__device__ __forceinline__ void store_pixel(const Pixel<channels>& p, const Spot& spot, const CompositeArguments& a,
+                                            int first_channel, int count) {
+    const float* background = a.background ? a.background + int64_t(spot.view) * a.sizes.channels : nullptr;
+#pragma unroll
+    for (int c = 0; c < channels; ++c) {
+        int channel = first_channel + c;
+        if (c >= count) break;
+        if (channel == a.sizes.channels) a.depth[spot.pixel] = p.sums[c];
+        else a.image[spot.pixel * a.sizes.channels + channel] = p.sums[c] + (background ? p.transmittance * background[channel] : 0.0f);
+    }
+    if (first_channel > 0) return;
+    a.transmittance[spot.pixel] = p.transmittance, a.last[spot.pixel] = p.last;
+}
+
+// Channels first_channel to first_channel + count, at most `channels` of them.
+template <int channels>
+__global__ void __launch_bounds__(tile_pixels) composite_kernel(CompositeArguments a, int first_channel, int count) {
+    __shared__ Staged<batch, channels> staged;
+    Spot spot = find_spot(a);
+    Pixel<channels> p = {};
+    p.x = float(spot.column) + 0.5f, p.y = float(spot.row) + 0.5f;
+    p.transmittance = 1.0f, p.done = !spot.inside;
+
+    int length = int(spot.end - spot.begin), thread = int(threadIdx.x);
+    for (int first = 0; first < length; first += batch) {
+        if (__syncthreads_and(p.done)) break;  // and the batch before this one is no longer read
+        if (first + thread < length) stage(a, spot, spot.begin + first + thread, thread, first_channel, count, staged);
+        __syncthreads();
+        blend_batch(p, staged, min(batch, length - first), first, spot, a);
+    }
+    if (spot.inside) store_pixel(p, spot, a, first_channel, count);
+}
+
+template <int channels> int launch(const SplatOptions& o, const CompositeArguments& a, int first_channel, int count) {
+    auto kernel = composite_kernel<channels>;
+    int64_t blocks = int64_t(a.sizes.all_views) * a.sizes.tiles;
+    SPLAT_LAUNCH(kernel, blocks, tile_pixels, stream_of(o), a, first_channel, count);
+    return launch_code();
+}
+
+int launch_channels(const SplatOptions& o, const CompositeArguments& a, int first_channel, int count) {
+    if (count <= 1) return launch<1>(o, a, first_channel, count);
+    if (count <= 3) return launch<3>(o, a, first_channel, count);
+    if (count <= 4) return launch<4>(o, a, first_channel, count);
+    return launch<8>(o, a, first_channel, count);
+}
+
+}  // namespace
+}  // namespace splat
+
+extern "C" int splat_composite(const SplatOptions* o, const real* splats, const real* features, const real* background,
+                               const int32_t* ids, const int64_t* ranges, real* image, real* depth, real* transmittance,
+                               int32_t* last) {
+    using namespace splat;
+    SPLAT_TRY(check(o, transmittance));
+    CompositeArguments a = composite_arguments(*o, splats, features, background, ids, ranges);
+    if (!is_aligned(splats) || a.sizes.depth != (depth != nullptr)) return SPLAT_BAD_OPTIONS;
+    a.image = image, a.depth = depth, a.transmittance = transmittance, a.last = last;
+    // Every pass goes through the lists again, and takes 8 channels with it: weights cost about as much as 8 channels.
+    int channels = a.sizes.channels + (a.sizes.depth ? 1 : 0), first = 0;
+    do {
+        int count = channels - first < 8 ? channels - first : 8;
+        SPLAT_TRY(launch_channels(*o, a, first, count));
+        first += count;
+    } while (first < channels);
+    return SPLAT_OK;
+}
