@@ -6,8 +6,9 @@ VENV   ?= .venv
 CONFIG ?= configs/quickstart/iflybot_vla.yaml
 RUNS   ?= runs/iflybot-quickstart
 RUN    := $(VENV)/bin
-SETUP  := setup.cfg pyproject.toml constraints.txt $(wildcard plugins/*/setup.cfg)
-BUNDLED := $(foreach plugin,$(wildcard plugins/*),-e $(plugin))
+KERNELS := $(wildcard kernels/setup.* kernels/csrc/*.h kernels/csrc/*/*)
+SETUP  := setup.cfg pyproject.toml constraints.txt $(wildcard plugins/*/setup.cfg) $(KERNELS)
+BUNDLED := -e kernels $(foreach plugin,$(wildcard plugins/*),-e $(plugin))
 
 .PHONY: help train test slow lint types system clean
 
@@ -31,7 +32,7 @@ lint: $(VENV)/ready-dev
 	$(RUN)/ruff check . && $(RUN)/ruff format --check .
 
 types: $(VENV)/ready-dev
-	$(RUN)/mypy platform/mixtura
+	$(RUN)/mypy platform/mixtura kernels/mixtura_splat
 
 # The simulator draws through EGL (software is enough). Installed only when missing, and only by root.
 system:
@@ -53,4 +54,4 @@ $(VENV)/ready-dev: $(VENV)/bin/python $(SETUP)
 	@touch $@ $(VENV)/ready
 
 clean:
-	rm -rf build *.egg-info platform/*.egg-info plugins/*/build plugins/*/*.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	rm -rf build *.egg-info platform/*.egg-info {kernels,plugins/*}/build {kernels,plugins/*}/*.egg-info kernels/mixtura_splat/libraries .pytest_cache .hypothesis .ruff_cache .mypy_cache
