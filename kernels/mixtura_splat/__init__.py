@@ -5,7 +5,10 @@ which kernels are active and why.
 """
 
 from mixtura_splat.backend import BackendMissing
+from mixtura_splat.gaussians import Gaussians
 from mixtura_splat.rasterize import Info, Rendering, rasterize
-from mixtura_splat.version import VERSION as __version__
+from mixtura_splat.version import VERSION
 
-__all__ = ["BackendMissing", "Info", "Rendering", "__version__", "rasterize"]
+__version__ = VERSION
+
+__all__ = ["BackendMissing", "Gaussians", "Info", "Rendering", "__version__", "rasterize"]

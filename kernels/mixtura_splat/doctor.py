@@ -1,8 +1,7 @@
-"""`python -m mixtura_splat.doctor`: which kernels are active here, and why others are not. Ends with 1 without compiled kernels."""
+"""`python -m mixtura_splat.doctor`: which kernels are active here, and why others are not. Ends with 1 if none are."""
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import sys
@@ -14,8 +13,8 @@ from mixtura_splat import backend, build
 from mixtura_splat.version import VERSION
 
 
-def device_problem(handle: ctypes.CDLL) -> str:
-    """"" when the CUDA library can run here, else why not."""
+def device_problem() -> str:
+    """Why the CUDA library cannot run here; empty when it can."""
     if not torch.version.cuda:
         return "this PyTorch has no CUDA: install a CUDA build of torch"
     if not torch.cuda.is_available():
@@ -51,7 +50,7 @@ def lines() -> list[tuple[str, str, bool]]:
             why = "; ".join(reasons[name] for name in backend.candidates(kind) if reasons.get(name))
             out.append((kind, f"not there: {why or problem}", kind == "cuda"))
             continue
-        problem = device_problem(library.handle) if kind == "cuda" else ""
+        problem = device_problem() if kind == "cuda" else ""
         out.append((kind, f"{library.name} ({library.path.name})" + (f", but {problem}" if problem else ""), True))
     active = "compiled kernels" if backend.is_available(torch.empty(0)) else "the PyTorch reference (slow)"
     out.append(("rasterize on CPU", active, backend.is_available(torch.empty(0))))

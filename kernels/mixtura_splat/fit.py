@@ -11,7 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -221,7 +221,9 @@ class Trainee:
         p["means"] += mcmc.noise(p["quats"], p["log_scales"].exp(), p["logits"].sigmoid(), strength * rate, generator)
 
 
-def step_loss(trainee: Trainee, views: Views, chosen: Tensor, degree: int, config: FitConfig, generator: torch.Generator) -> Tensor:
+def step_loss(
+    trainee: Trainee, views: Views, chosen: Tensor, degree: int, config: FitConfig, generator: torch.Generator
+) -> Tensor:
     """The loss of one step on views `chosen` [C]."""
     p = trainee.parameters
     scales, opacities = p["log_scales"].exp(), p["logits"].sigmoid()
@@ -241,13 +243,12 @@ def step_loss(trainee: Trainee, views: Views, chosen: Tensor, degree: int, confi
     return loss + config.opacity_weight * opacities.mean() + config.scale_weight * scales.mean() / trainee.extent
 
 
-def fit(
-    views: Views, config: FitConfig = FitConfig(), report: Callable[[Progress], None] | None = None  # noqa: B008
-) -> Gaussians:
+def fit(views: Views, config: FitConfig | None = None, report: Callable[[Progress], None] | None = None) -> Gaussians:
     """Fit Gaussians to posed images; see FitConfig. `report` is called every 100 steps and at the end.
 
     Raises ValueError for fewer than 2 views.
     """
+    config = config or FitConfig()
     if len(views.images) < 2:
         raise ValueError(f"fit: {len(views.images)} view given, at least 2 are needed to place anything in depth")
     generator = torch.Generator(device="cpu").manual_seed(config.seed)
@@ -281,7 +282,7 @@ def fit(
 @torch.no_grad()
 def psnr(scene: Gaussians, views: Views, antialiased: bool = True, background: float = 1.0) -> Tensor:
     """PSNR [V] in dB of each view, over a uniform background where the views have masks."""
-    v, h, w, _ = views.images.shape
+    h, w = views.images.shape[1:3]
     colour = None if views.alphas is None else torch.full((3,), background, device=views.images.device)
     target = views.images
     if views.alphas is not None:
@@ -305,8 +306,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         views = load_transforms(chosen.data).to(chosen.device)
         train, held = views.hold_out(chosen.hold_out)
-        config = replace(FitConfig(), steps=chosen.steps, most=chosen.most, start=min(FitConfig.start, chosen.most), seed=chosen.seed)
-        scene = fit(train, config, lambda p: _say(f"step {p.step}: loss {p.loss:.4f}, {p.gaussians} Gaussians, {p.seconds:.0f} s"))
+        start = min(FitConfig.start, chosen.most)
+        config = FitConfig(steps=chosen.steps, most=chosen.most, start=start, seed=chosen.seed)
+        scene = fit(train, config, _say_progress)
     except (ValueError, OSError) as problem:
         sys.stderr.write(f"{problem}\n")
         return 1
@@ -315,6 +317,10 @@ def main(arguments: list[str] | None = None) -> int:
     if held is not None:
         _say(f"PSNR on {len(held.images)} views held out: {float(psnr(scene, held).mean()):.2f} dB")
     return 0
+
+
+def _say_progress(p: Progress) -> None:
+    _say(f"step {p.step}: loss {p.loss:.4f}, {p.gaussians} Gaussians, {p.seconds:.0f} s")
 
 
 def _say(text: str) -> None:

@@ -37,9 +37,7 @@ class Gaussians:
 
     def render(self, viewmats: Tensor, Ks: Tensor, width: int, height: int, **options: Any) -> Rendering:  # noqa: N803
         """`rasterize` this scene: viewmats [V,4,4] or [4,4], Ks likewise; options as there."""
-        return rasterize(
-            self.means, self.quats, self.scales, self.opacities, viewmats, Ks, width, height, sh=self.sh, **options
-        )
+        return rasterize(self.means, self.quats, self.scales, self.opacities, viewmats, Ks, width, height, sh=self.sh, **options)
 
     def save_ply(self, path: str | Path) -> None:
         """Write the layout of 3D Gaussian Splatting (Kerbl et al. 2023), which viewers read: binary little-endian float32;
@@ -78,7 +76,8 @@ class Gaussians:
             raise ValueError(f"{path}: {rest} f_rest columns; 0, 9, 24, 45 or 72 belong to a whole degree")
 
         def read(names: list[str]) -> Tensor:
-            return torch.from_numpy(np.stack([rows[name].astype(np.float32) for name in names], -1).reshape(len(rows), len(names)))
+            columns = [rows[name].astype(np.float32) for name in names]
+            return torch.from_numpy(np.stack(columns, -1).reshape(len(rows), len(names)))
 
         dc = read([f"f_dc_{c}" for c in range(3)])[:, None]
         tail = read([f"f_rest_{i}" for i in range(rest)]).reshape(-1, 3, k - 1).transpose(1, 2) if rest else dc[:, :0]
