@@ -45,8 +45,9 @@ template <int degree> struct StagedCoefficients {
     }
 };
 
+// False when it is not finite: the cut at 0 would hide what is not a number.
 template <int degree>
-__device__ __forceinline__ void evaluate_colour(const Camera<float>& camera, const float mean[3], const float* coefficients,
+__device__ __forceinline__ bool evaluate_colour(const Camera<float>& camera, const float mean[3], const float* coefficients,
                                                 float colour[3]) {
     float d[3], basis[sh_count(degree)];
     view_direction<float>(camera, mean, d);
@@ -56,8 +57,10 @@ __device__ __forceinline__ void evaluate_colour(const Camera<float>& camera, con
     for (int k = 0; k < sh_count(degree); ++k)
 #pragma unroll
         for (int c = 0; c < 3; ++c) colour[c] += basis[k] * coefficients[3 * k + c];
+    bool finite = is_finite(colour[0] + colour[1] + colour[2]);
 #pragma unroll
     for (int c = 0; c < 3; ++c) colour[c] = fmaxf(colour[c], 0.0f);
+    return finite;
 }
 
 }  // namespace splat

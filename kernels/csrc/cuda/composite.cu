@@ -13,7 +13,6 @@ constexpr int batch = tile_pixels;  // one entry for each thread to stage
 
 // What a pixel has gathered.
 template <int channels> struct Pixel {
-    float x, y;            // its centre
     float transmittance;
     float sums[channels];
     int last;              // entries up to the last one that contributed
@@ -21,9 +20,9 @@ template <int channels> struct Pixel {
 };
 
 template <int channels>
-__device__ __forceinline__ void blend(Pixel<channels>& p, float4 a, float4 b, const float* features, int number,
-                                      const CompositeArguments& arguments) {
-    Sample s = sample(a, b, p.x, p.y);
+__device__ __forceinline__ void blend(Pixel<channels>& p, const Spot& spot, float4 a, float4 b, const float* features,
+                                      int number, const CompositeArguments& arguments) {
+    Sample s = sample(a, b, spot.x, spot.y);
     if (s.power > b.z || p.done) return;
     float alpha = fminf(arguments.alpha_limit, b.y * exp2_of_minus(s.power));
     float next = p.transmittance * (1.0f - alpha);
@@ -48,7 +47,7 @@ __device__ __forceinline__ void blend_batch(Pixel<channels>& p, const Staged<bat
         bool meets = own < here && meets_rectangle(staged.a[own], staged.b[own], staged.slope[own], spot.low_x, spot.low_y);
         for (unsigned mask = __ballot_sync(all_lanes, meets); mask; mask &= mask - 1) {
             int i = group + __ffs(int(mask)) - 1;
-            blend(p, staged.a[i], staged.b[i], staged.features + i * channels, first + i, arguments);
+            blend(p, spot, staged.a[i], staged.b[i], staged.features + i * channels, first + i, arguments);
         }
     }
 }
@@ -56,16 +55,17 @@ __device__ __forceinline__ void blend_batch(Pixel<channels>& p, const Staged<bat
 template <int channels>
 __device__ __forceinline__ void store_pixel(const Pixel<channels>& p, const Spot& spot, const CompositeArguments& a,
                                             int first_channel, int count) {
+    int64_t pixel = pixel_index(spot, a.sizes);
     const float* background = a.background ? a.background + int64_t(spot.view) * a.sizes.channels : nullptr;
 #pragma unroll
     for (int c = 0; c < channels; ++c) {
         int channel = first_channel + c;
         if (c >= count) break;
-        if (channel == a.sizes.channels) a.depth[spot.pixel] = p.sums[c];
-        else a.image[spot.pixel * a.sizes.channels + channel] = p.sums[c] + (background ? p.transmittance * background[channel] : 0.0f);
+        if (channel == a.sizes.channels) a.depth[pixel] = p.sums[c];
+        else a.image[pixel * a.sizes.channels + channel] = p.sums[c] + (background ? p.transmittance * background[channel] : 0.0f);
     }
     if (first_channel > 0) return;
-    a.transmittance[spot.pixel] = p.transmittance, a.last[spot.pixel] = p.last;
+    a.transmittance[pixel] = p.transmittance, a.last[pixel] = p.last;
 }
 
 // Channels first_channel to first_channel + count, at most `channels` of them.
@@ -74,17 +74,16 @@ __global__ void __launch_bounds__(tile_pixels) composite_kernel(CompositeArgumen
     __shared__ Staged<batch, channels> staged;
     Spot spot = find_spot(a);
     Pixel<channels> p = {};
-    p.x = float(spot.column) + 0.5f, p.y = float(spot.row) + 0.5f;
-    p.transmittance = 1.0f, p.done = !spot.inside;
+    p.transmittance = 1.0f, p.done = !is_inside(spot, a.sizes);
 
-    int length = int(spot.end - spot.begin), thread = int(threadIdx.x);
-    for (int first = 0; first < length; first += batch) {
+    int thread = int(threadIdx.x);
+    for (int first = 0; first < spot.length; first += batch) {
         if (__syncthreads_and(p.done)) break;  // and the batch before this one is no longer read
-        if (first + thread < length) stage(a, spot, spot.begin + first + thread, thread, first_channel, count, staged);
+        if (first + thread < spot.length) stage(a, spot, spot.begin + first + thread, thread, first_channel, count, staged);
         __syncthreads();
-        blend_batch(p, staged, min(batch, length - first), first, spot, a);
+        blend_batch(p, staged, min(batch, spot.length - first), first, spot, a);
     }
-    if (spot.inside) store_pixel(p, spot, a, first_channel, count);
+    if (is_inside(spot, a.sizes)) store_pixel(p, spot, a, first_channel, count);
 }
 
 template <int channels> int launch(const SplatOptions& o, const CompositeArguments& a, int first_channel, int count) {

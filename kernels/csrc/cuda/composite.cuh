@@ -35,33 +35,41 @@ inline CompositeArguments composite_arguments(const SplatOptions& o, const float
     return a;
 }
 
-// Where a thread works.
+// Where a thread works. Small, because it lives in registers all along: what can be had from it by a little arithmetic
+// when it is needed is not in it.
 struct Spot {
-    int view, scene, tile;
-    int column, row;            // pixel
-    float low_x, low_y;         // first pixel centre of the warp's rectangle
-    bool inside;                // the image
-    int64_t pixel;              // in [B*V,H,W]
-    int64_t begin, end;         // of the list
-    int64_t first_splat, first_feature;  // rows of Gaussian 0
+    int view, scene;
+    float x, y;          // centre of its pixel
+    float low_x, low_y;  // centre of the first pixel of the warp's rectangle
+    int64_t begin;       // of the list
+    int length;
 };
 
 __device__ __forceinline__ Spot find_spot(const CompositeArguments& a) {
     Spot s;
-    s.view = int(blockIdx.x / unsigned(a.sizes.tiles)), s.tile = int(blockIdx.x % unsigned(a.sizes.tiles));
-    s.scene = s.view / a.sizes.views;
-    int lane = lane_index(), warp = warp_index();
-    int left = s.tile % a.sizes.tiles_x * tile_edge + warp % 2 * rectangle_width;
-    int above = s.tile / a.sizes.tiles_x * tile_edge + warp / 2 * rectangle_height;
-    s.column = left + lane % rectangle_width, s.row = above + lane / rectangle_width;
-    s.low_x = float(left) + 0.5f, s.low_y = float(above) + 0.5f;
-    s.inside = s.column < a.sizes.width && s.row < a.sizes.height;
-    s.pixel = (int64_t(s.view) * a.sizes.height + s.row) * a.sizes.width + s.column;
-    const int64_t* range = a.ranges + int64_t(s.view) * (a.sizes.tiles + 1) + s.tile;
-    s.begin = range[0], s.end = range[1];
-    s.first_splat = int64_t(s.view) * a.sizes.gaussians;
-    s.first_feature = a.sizes.shared_features ? int64_t(s.scene) * a.sizes.gaussians : s.first_splat;
+    s.view = int(blockIdx.x / unsigned(a.sizes.tiles)), s.scene = s.view / a.sizes.views;
+    int tile = int(blockIdx.x % unsigned(a.sizes.tiles)), lane = lane_index(), warp = warp_index();
+    s.low_x = float(tile % a.sizes.tiles_x * tile_edge + warp % 2 * rectangle_width) + 0.5f;
+    s.low_y = float(tile / a.sizes.tiles_x * tile_edge + warp / 2 * rectangle_height) + 0.5f;
+    s.x = s.low_x + float(lane % rectangle_width), s.y = s.low_y + float(lane / rectangle_width);
+    const int64_t* range = a.ranges + int64_t(s.view) * (a.sizes.tiles + 1) + tile;
+    s.begin = range[0], s.length = int(range[1] - range[0]);
     return s;
+}
+
+__device__ __forceinline__ bool is_inside(const Spot& s, const Sizes& sizes) {
+    return s.x < float(sizes.width) && s.y < float(sizes.height);
+}
+
+// Of the pixel in [B*V,H,W].
+__device__ __forceinline__ int64_t pixel_index(const Spot& s, const Sizes& sizes) {
+    return (int64_t(s.view) * sizes.height + int(s.y)) * sizes.width + int(s.x);
+}
+
+// Rows of Gaussian 0 of the view.
+__device__ __forceinline__ int64_t first_splat(const Spot& s, const Sizes& sizes) { return int64_t(s.view) * sizes.gaussians; }
+__device__ __forceinline__ int64_t first_feature(const Spot& s, const Sizes& sizes) {
+    return int64_t(sizes.shared_features ? s.scene : s.view) * sizes.gaussians;
 }
 
 // Splats in shared memory. U is scaled by sqrt(log2(e) / 2) and tau by log2(e), so that sigma * log2(e) = u^2 + v^2 goes
@@ -82,13 +90,13 @@ template <int batch, int channels>
 __device__ __forceinline__ void stage(const CompositeArguments& a, const Spot& spot, int64_t entry, int i, int first_channel,
                                       int count, Staged<batch, channels>& staged) {
     int id = __ldg(a.ids + entry);
-    const float4* splat = reinterpret_cast<const float4*>(a.splats) + 2 * (spot.first_splat + id);
+    const float4* splat = reinterpret_cast<const float4*>(a.splats) + 2 * (first_splat(spot, a.sizes) + id);
     float4 p = __ldg(splat), q = __ldg(splat + 1);
     staged.ids[i] = id;
     staged.a[i] = make_float4(p.x, p.y, p.z * factor_scale, p.w * factor_scale);
     staged.b[i] = make_float4(q.x * factor_scale, q.y, q.z * log2_e, __fdividef(p.w, p.z));
     staged.slope[i] = __fdividef(p.z * p.w, p.w * p.w + q.x * q.x);
-    const float* features = a.features + (spot.first_feature + id) * a.sizes.channels + first_channel;
+    const float* features = a.features + (first_feature(spot, a.sizes) + id) * a.sizes.channels + first_channel;
 #pragma unroll
     for (int c = 0; c < channels; ++c) {
         float value = 0.0f;

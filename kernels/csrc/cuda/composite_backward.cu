@@ -41,6 +41,8 @@ template <int channels_, bool geometry_, bool absolute_, bool deterministic_> st
     static constexpr int values = (geometry ? geometry_fields : 0) + channels + (absolute ? 2 : 0);
     static constexpr int batch = deterministic ? warp_lanes : tile_pixels;
     static constexpr int staged_channels = channels > 0 ? channels : 1;
+    // On a multiprocessor: as many as the registers allow without spilling (48 a thread, or 64).
+    static constexpr int blocks_at_once = !deterministic && channels > 0 && values < 10 ? 5 : 4;
 };
 
 // Where value number `value` of a pass goes.
@@ -64,7 +66,6 @@ template <class P> __device__ __forceinline__ Target target_of(const BackwardArg
 
 // What a pixel carries from back to front.
 template <int channels> struct Ray {
-    float x, y;
     float transmittance;  // behind the splat that comes next
     float behind;         // cotangent-weighted sum of all behind it
     int last;
@@ -74,19 +75,19 @@ template <int channels> struct Ray {
 // Cotangent of a channel of a pixel: of the image, or of depth after its last channel.
 __device__ __forceinline__ float cotangent(const BackwardArguments& a, const Spot& spot, int channel) {
     int channels = a.forward.sizes.channels;
-    if (channel < channels) return a.v_image ? __ldg(a.v_image + spot.pixel * channels + channel) : 0.0f;
-    return a.v_depth ? __ldg(a.v_depth + spot.pixel) : 0.0f;
+    if (channel < channels) return a.v_image ? __ldg(a.v_image + pixel_index(spot, a.forward.sizes) * channels + channel) : 0.0f;
+    return a.v_depth ? __ldg(a.v_depth + pixel_index(spot, a.forward.sizes)) : 0.0f;
 }
 
 template <class P> __device__ __forceinline__ Ray<P::channels> start_ray(const BackwardArguments& a, const Spot& spot) {
     Ray<P::channels> r = {};
-    r.x = float(spot.column) + 0.5f, r.y = float(spot.row) + 0.5f;
-    if (!spot.inside) return r;
-    r.transmittance = __ldg(a.forward.transmittance + spot.pixel), r.last = __ldg(a.forward.last + spot.pixel);
+    if (!is_inside(spot, a.forward.sizes)) return r;
+    int64_t pixel = pixel_index(spot, a.forward.sizes);
+    r.transmittance = __ldg(a.forward.transmittance + pixel), r.last = __ldg(a.forward.last + pixel);
 #pragma unroll
     for (int c = 0; c < P::channels; ++c) r.v[c] = c < a.count ? cotangent(a, spot, a.first_channel + c) : 0.0f;
     if (!P::geometry) return r;
-    float behind = a.v_transmittance ? __ldg(a.v_transmittance + spot.pixel) : 0.0f;
+    float behind = a.v_transmittance ? __ldg(a.v_transmittance + pixel) : 0.0f;
     int channels = a.forward.sizes.channels;
     const float* background = a.forward.background;
     for (int c = 0; background && c < channels; ++c)
@@ -105,10 +106,10 @@ __device__ __forceinline__ float dot_features(const BackwardArguments& a, const 
         for (int c = 0; c < P::channels; ++c) sum += features[c] * r.v[c];
     } else {
         int channels = a.forward.sizes.channels;
-        const float* row = a.forward.features + (spot.first_feature + id) * channels;
+        const float* row = a.forward.features + (first_feature(spot, a.forward.sizes) + id) * channels;
         for (int c = 0; c < channels; ++c) sum += __ldg(row + c) * cotangent(a, spot, c);
         if (a.forward.sizes.depth)
-            sum += __ldg(a.forward.splats + (spot.first_splat + id) * SPLAT_FIELDS + SPLAT_Z) * cotangent(a, spot, channels);
+            sum += __ldg(a.forward.splats + (first_splat(spot, a.forward.sizes) + id) * SPLAT_FIELDS + SPLAT_Z) * cotangent(a, spot, channels);
     }
     return sum;
 }
@@ -152,7 +153,7 @@ template <class P> __device__ __forceinline__ Outlet find_outlet(const BackwardA
     int value = FoldedSum<P::values>::owned(lane_index());
     Target t = target_of<P>(a, value);
     if (!t.base) value = -1;
-    int64_t row = t.is_feature ? spot.first_feature : spot.first_splat;
+    int64_t row = t.is_feature ? first_feature(spot, a.forward.sizes) : first_splat(spot, a.forward.sizes);
     return {value, t.base ? t.base + row * t.stride : nullptr, t.stride, t.factor};
 }
 
@@ -173,7 +174,7 @@ __device__ __forceinline__ void walk_batch(const BackwardArguments& a, const Spo
             int bit = warp_lanes - 1 - __clz(int(mask)), i = group + bit;
             mask ^= 1u << bit;
             float4 p = staged.a[i], q = staged.b[i];
-            Sample s = sample(p, q, r.x, r.y);
+            Sample s = sample(p, q, spot.x, spot.y);
             bool contributes = first + i < r.last && s.power <= q.z;
             if (!__any_sync(all_lanes, contributes)) continue;
             float values[P::values] = {};
@@ -211,7 +212,7 @@ template <class P> __device__ __forceinline__ void store_rows(const BackwardArgu
     }
 }
 
-template <class P> __global__ void __launch_bounds__(tile_pixels) composite_backward_kernel(BackwardArguments a) {
+template <class P> __global__ void __launch_bounds__(tile_pixels, P::blocks_at_once) composite_backward_kernel(BackwardArguments a) {
     __shared__ Staged<P::batch, P::staged_channels> staged;
     __shared__ Rows<P> rows;
     Spot spot = find_spot(a.forward);
@@ -233,7 +234,7 @@ template <class P> __global__ void __launch_bounds__(tile_pixels) composite_back
         }
     }
     if constexpr (P::deterministic)  // entries that nobody used
-        for (int64_t i = (spot.begin + used) * P::values + thread; i < spot.end * P::values; i += tile_pixels) a.rows[i] = 0.0f;
+        for (int64_t i = (spot.begin + used) * P::values + thread; i < (spot.begin + spot.length) * P::values; i += tile_pixels) a.rows[i] = 0.0f;
 }
 
 // Add up the rows of each Gaussian of each scene; 16 lanes for the values. Features that views share are summed over them.

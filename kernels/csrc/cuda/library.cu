@@ -3,8 +3,13 @@
 
 #include "common.cuh"
 
-#ifndef SPLAT_BUILD  // the build says what it compiled for
-#define SPLAT_BUILD "cuda float32"
+// Which architectures nvcc made code for: 800,900 are sm_80 and sm_90.
+#define SPLAT_TEXT(...) #__VA_ARGS__
+#define SPLAT_TEXT_OF(...) SPLAT_TEXT(__VA_ARGS__)
+#ifdef __CUDA_ARCH_LIST__
+#define SPLAT_ARCHITECTURES SPLAT_TEXT_OF(__CUDA_ARCH_LIST__)
+#else
+#define SPLAT_ARCHITECTURES "emulated"
 #endif
 
 namespace splat {
@@ -47,7 +52,7 @@ int check_device(const void* array) {
 
 extern "C" int splat_abi(void) { return SPLAT_ABI; }
 
-extern "C" const char* splat_describe(void) { return SPLAT_BUILD; }
+extern "C" const char* splat_describe(void) { return "cuda " SPLAT_ARCHITECTURES " float32"; }
 
 extern "C" const char* splat_error(int code) {
     static thread_local char text[256];

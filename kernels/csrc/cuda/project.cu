@@ -38,11 +38,14 @@ __device__ __forceinline__ Gaussian load_gaussian(const ProjectArguments& a, int
     return g;
 }
 
-// project() zeroes what it drops. What is dropped though its depth does not say so had values that are not finite.
-__device__ __forceinline__ bool is_broken(const Camera<float>& camera, const Lens<float>& lens, const float mean[3],
+// Whether a Gaussian has values that are not finite. Either its parameters are not, or project() dropped it (and zeroed
+// all fields) though its depth does not say why.
+__device__ __forceinline__ bool is_broken(const Camera<float>& camera, const Lens<float>& lens, const Gaussian& g,
                                           const Splat<float>& s) {
-    float z = mean[0] * camera.w[6] + mean[1] * camera.w[7] + mean[2] * camera.w[8] + camera.t[2];
-    return s.u22 == 0.0f && !(z <= lens.near_z) && !(z >= lens.far_z);
+    float sum = g.opacity + g.quat[3];
+    for (int i = 0; i < 3; ++i) sum += g.mean[i] + g.quat[i] + g.scale[i];
+    float z = g.mean[0] * camera.w[6] + g.mean[1] * camera.w[7] + g.mean[2] * camera.w[8] + camera.t[2];
+    return !is_finite(sum) || (s.u22 == 0.0f && !(z <= lens.near_z) && !(z >= lens.far_z));
 }
 
 __device__ __forceinline__ void store_splat(const ProjectArguments& a, int64_t pair, const Splat<float>& s, int tiles) {
@@ -64,19 +67,18 @@ template <int degree>
 __device__ __forceinline__ int project_one(const ProjectArguments& a, const Camera<float>& camera, const Gaussian& g,
                                            bool exists, int64_t pair, const float* coefficients, bool& broken) {
     Splat<float> s = no_splat();
-    int tiles = 0;
+    float colour[3] = {0.0f, 0.0f, 0.0f};
     if (exists) {
         s = project<float>(camera, a.lens, g.mean, g.quat, g.scale, g.opacity);
-        broken = is_broken(camera, a.lens, g.mean, s);
-        if (s.tau >= 0.0f)
-            tiles = count_tiles(footprint(s.x, s.y, s.u11, s.u12, s.u22, s.tau, s.half_x, a.sizes.graphdeco), a.sizes);
+        broken = is_broken(camera, a.lens, g, s);
+        if constexpr (degree >= 0) broken = !evaluate_colour<degree>(camera, g.mean, coefficients, colour) || broken;
+        if (broken) s = no_splat(), colour[0] = colour[1] = colour[2] = 0.0f;
     }
+    int tiles = 0;
+    if (s.tau >= 0.0f)
+        tiles = count_tiles(footprint(s.x, s.y, s.u11, s.u12, s.u22, s.tau, s.half_x, a.sizes.graphdeco), a.sizes);
     store_splat(a, pair, s, tiles);
-    if constexpr (degree >= 0) {
-        float colour[3] = {0.0f, 0.0f, 0.0f};
-        if (s.tau >= 0.0f) evaluate_colour<degree>(camera, g.mean, coefficients, colour);
-        for (int c = 0; c < 3; ++c) a.colors[3 * pair + c] = colour[c];
-    }
+    for (int c = 0; degree >= 0 && c < 3; ++c) a.colors[3 * pair + c] = colour[c];
     return tiles;
 }
 

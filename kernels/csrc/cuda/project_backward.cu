@@ -18,9 +18,10 @@ struct BackwardArguments {
     int chunks;
 };
 
-// Sums over views for one Gaussian.
+// Sums over views for one Gaussian, and whether there was a view that saw it.
 struct Totals {
     float mean[3], m[9], opacity;
+    bool seen;
 };
 
 __device__ __forceinline__ Splat<float> load_gradient(const float* v_splats, int64_t pair) {
@@ -55,15 +56,16 @@ __device__ __forceinline__ void add_view(const BackwardArguments& a, const Camer
         project_vjp<float>(camera, a.lens, mean, turn, scale, opacity, load_gradient(a.v_splats, pair), true, with_cameras, g);
         for (int i = 0; i < 3; ++i) totals.mean[i] += g.mean[i];
         for (int i = 0; i < 9; ++i) totals.m[i] += g.m[i];
-        totals.opacity += g.opacity;
+        totals.opacity += g.opacity, totals.seen = true;
     }
     if constexpr (with_cameras) store_camera_row(a, view, warp, g);
 }
 
+// One that nobody saw may hold values that are not finite, which zero times would not hide.
 __device__ __forceinline__ void store_gradients(const BackwardArguments& a, int64_t index, const Rotation<float>& turn,
                                                 const float scale[3], const Totals& totals) {
-    float v_quat[4], v_scale[3];
-    rotation_scale_vjp<float>(turn, scale, totals.m, v_quat, v_scale);
+    float v_quat[4] = {}, v_scale[3] = {};
+    if (totals.seen) rotation_scale_vjp<float>(turn, scale, totals.m, v_quat, v_scale);
     for (int i = 0; i < 3; ++i) a.v_means[3 * index + i] = totals.mean[i], a.v_scales[3 * index + i] = v_scale[i];
     for (int i = 0; i < 4; ++i) a.v_quats[4 * index + i] = v_quat[i];
     a.v_opacities[index] = totals.opacity;

@@ -38,7 +38,7 @@ __device__ __forceinline__ Place place_of(const ShadeArguments& a) {
     return p;
 }
 
-template <int degree> __global__ void __launch_bounds__(shade_threads) shade_kernel(ShadeArguments a) {
+template <int degree> __global__ void __launch_bounds__(shade_threads, 4) shade_kernel(ShadeArguments a) {
     using Coefficients = StagedCoefficients<degree>;
     __shared__ Camera<float> cameras[view_group];
     __shared__ float staged[shade_threads * Coefficients::stride];
