@@ -38,6 +38,7 @@ SPLAT_HD bool is_finite(float x) { return x - x == 0.0f; }
 SPLAT_HD bool is_finite(double x) { return x - x == 0.0; }
 template <class T> SPLAT_HD T larger(T a, T b) { return select(a > b, a, b); }
 template <class T> SPLAT_HD T smaller(T a, T b) { return select(a < b, a, b); }
+template <class S> SPLAT_HD void swap_values(S& a, S& b) { S c = a; a = b, b = c; }
 
 // The scalar type under a value type.
 template <class T> struct scalar_of { using type = T; };
@@ -92,6 +93,8 @@ SPLAT_HD Camera<S> load_camera(const S* viewmat, const S* k, const Lens<S>& lens
         c.high_x = (width - c.cx) / c.fx + margin_x, c.low_x = -(c.cx / c.fx + margin_x);
         c.high_y = (height - c.cy) / c.fy + margin_y, c.low_y = -(c.cy / c.fy + margin_y);
     }
+    if (c.low_x > c.high_x) swap_values(c.low_x, c.high_x);  // mirrored: a negative focal length
+    if (c.low_y > c.high_y) swap_values(c.low_y, c.high_y);
     return c;
 }
 
@@ -300,7 +303,7 @@ SPLAT_HD void project_vjp(const Camera<S>& cam, const Lens<S>& lens, const T mea
         for (int j = 0; j < 3; ++j) {
             T sum = v_p[i] * mean[j];
             for (int k = 0; k < 3; ++k) sum = sum + v_wm[3 * i + k] * turn.r[3 * j + k] * scale[k];
-            out.w[3 * i + j] = sum;
+            out.w[3 * i + j] = select(mask, sum, zero);  // where there is nothing to see, the parameters may be NaN
         }
     }
     // the limits of the clamp depend on K: high = (1.15 width - cx) / fx, low = -(cx + 0.15 width) / fx; symmetric ones on f alone

@@ -4,6 +4,7 @@
 //
 // slots and first, for the backward pass: the entries of a view are numbered Gaussian by Gaussian, first [B,V,N] is the
 // number of a Gaussian's first entry, and slots [M] the number of the entry at each place of ids.
+#include <atomic>
 #include <vector>
 
 #include "tiles.h"
@@ -36,6 +37,7 @@ struct Shared {
         : next(uninitialised<int64_t>(threads * tile_count)), part(size_t(threads) + 1) {}
     std::unique_ptr<int64_t[]> next;  // [threads, tiles]: counts, then where each thread puts its next entry
     std::vector<int64_t> part;        // each thread's first entry
+    std::atomic<bool> strange{false};  // tiles are not those of these splats: the lists are then worthless, but in bounds
 };
 
 // What a thread needs to sort a tile.
@@ -93,10 +95,15 @@ void count_entries(const SplatOptions* o, const ViewLists& view, int32_t* entry_
     for (int64_t n = begin; n < end; ++n) {
         view.first[n] = int32_t(entry);
         if (view.tiles[n] <= 0) continue;
-        walk_tiles(o, view.splats + n * SPLAT_FIELDS, view.extents[2 * n], view.extents[2 * n + 1], [&](int32_t tile) {
-            entry_tile[entry++] = tile;
-            ++counts[tile];
-        });
+        int64_t behind = entry + view.tiles[n];
+        auto add = [&](int32_t tile) {
+            if (entry < behind) entry_tile[entry] = tile, ++counts[tile];
+            ++entry;
+        };
+        walk_tiles(o, view.splats + n * SPLAT_FIELDS, view.extents[2 * n], view.extents[2 * n + 1], add);
+        if (entry != behind) s.strange = true;
+        while (entry < behind) add(0);
+        entry = behind;
     }
     team.wait();
 }
@@ -157,7 +164,9 @@ extern "C" int splat_bin(const SplatOptions* o, const real* splats, const real* 
     int threads = thread_count(o);
     for (int64_t v = 0; v < all_views; ++v) {
         int64_t sum = 0;
-        for (int64_t i = 0; i < n; ++i) sum += tiles[v * n + i];
+        int32_t signs = 0;
+        for (int64_t i = 0; i < n; ++i) sum += tiles[v * n + i], signs |= tiles[v * n + i];
+        if (signs < 0) return SPLAT_BAD_OPTIONS;
         if (sum > INT32_MAX) return SPLAT_TOO_MANY_ENTRIES;
         begins[size_t(v) + 1] = begins[size_t(v)] + sum;
     }
@@ -174,6 +183,7 @@ extern "C" int splat_bin(const SplatOptions* o, const real* splats, const real* 
         place_entries(o, view, shared, team);
         hand_out(o, view, entry_tile.get() + view.begin, unsorted.get() + view.begin, shared, team);
     };
+    std::atomic<bool> strange{false};
     int teams = all_views >= 2 * threads || n < worth_sharing ? 1 : threads;  // threads of a view
     if (teams == 1) {
 #pragma omp parallel num_threads(threads) if (all_views > 1)
@@ -181,12 +191,15 @@ extern "C" int splat_bin(const SplatOptions* o, const real* splats, const real* 
             Shared shared(tile_count, 1);
 #pragma omp for schedule(dynamic, 1)
             for (int64_t v = 0; v < all_views; ++v) hand(view_at(v), shared, Team{0, 1});
+            if (shared.strange) strange = true;
         }
     } else {
         Shared shared(tile_count, teams);
 #pragma omp parallel num_threads(teams)
         for (int64_t v = 0; v < all_views; ++v) hand(view_at(v), shared, Team{omp_get_thread_num(), omp_get_num_threads()});
+        strange = shared.strange.load();
     }
+    if (strange) return SPLAT_BAD_OPTIONS;
 #pragma omp parallel num_threads(threads) if (all_views > 1 || n >= worth_sharing)
     {
         Desk desk;

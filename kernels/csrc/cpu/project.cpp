@@ -27,8 +27,9 @@ inline void gather_sh(const real* sh, int64_t coefficients, int k, int64_t i, in
     gather_rows<3>(sh + 3 * k, 3 * coefficients, i, n, c);
 }
 
-inline void shade(const SplatOptions* o, const Camera<real>& cam, const Value mean[3], const real* sh, int64_t i, int64_t n,
-                  Value color[3]) {
+// Returns the sum of the colours, which is not finite when one of them is not.
+inline Value shade(const SplatOptions* o, const Camera<real>& cam, const Value mean[3], const real* sh, int64_t i, int64_t n,
+                   Value color[3]) {
     Value d[3], basis[sh_count(4)];
     view_direction(cam, mean, d);
     sh_basis(o->sh_degree, d[0], d[1], d[2], basis);
@@ -38,7 +39,9 @@ inline void shade(const SplatOptions* o, const Camera<real>& cam, const Value me
         gather_sh(sh, o->sh_coefficients, k, i, n, c);
         for (int ch = 0; ch < 3; ++ch) color[ch] = color[ch] + basis[k] * c[ch];
     }
-    for (int ch = 0; ch < 3; ++ch) color[ch] = larger(color[ch], Value(real(0)));
+    Value sum = color[0] + color[1] + color[2], zero(real(0));
+    for (int ch = 0; ch < 3; ++ch) color[ch] = select(color[ch] < zero, zero, color[ch]);  // keeps what is not a number
+    return sum;
 }
 
 // v_color: gradient of the colours, already gated by color > 0. Adds to v_sh rows and to v_mean; v_direction is what the
@@ -137,13 +140,11 @@ Counts project_bundle(const SplatOptions* o, const Camera<real>& cam, const Gaus
     for (int j = 0; j < 3; ++j) sum = sum + g.mean[j] + g.quat[j] + g.scale[j];
     sum = sum + g.quat[3];
     Value color[3];
-    if (sh) {
-        shade(o, cam, g.mean, sh, i, o->gaussians, color);
-        Value c[3];
-        gather_sh(sh, o->sh_coefficients, 0, i, o->gaussians, c);  // larger() hides what is not a number
-        sum = sum + color[0] + color[1] + color[2] + c[0] + c[1] + c[2];
-    }
-    uint32_t sound = bits(is_finite(sum));
+    if (sh) sum = sum + shade(o, cam, g.mean, sh, i, o->gaussians, color);
+    Value z = g.mean[0] * cam.w[6] + g.mean[1] * cam.w[7] + g.mean[2] * cam.w[8] + cam.t[2];
+    uint32_t outside = bits(z <= Value(lens.near_z)) | bits(z >= Value(lens.far_z));
+    uint32_t projected = bits(s.u22 > Value(real(0)));  // else project() dropped it: a value was not finite, or became so
+    uint32_t sound = bits(is_finite(sum)) & (projected | outside);
     int64_t rows = std::min<int64_t>(lane_count, o->gaussians - i);
     uint32_t present = exist <= i ? 0u : (exist - i >= lane_count ? 0xffffu : (1u << (exist - i)) - 1u);
     uint32_t kept = sound & present;
@@ -221,7 +222,7 @@ void project_bundle_vjp(const ProjectInputs& in, const std::vector<Camera<real>>
     int64_t n = o->gaussians, base = scene * n, lanes = std::min<int64_t>(lane_count, n - i);
     Gaussians g = load(in.means + base * 3, in.quats + base * 4, in.scales + base * 3, in.opacities + base, i, n);
     Rotation<Value> turn = rotation(g.quat);
-    Value zero(real(0)), v_mean[3], v_m[9], v_opacity = zero, v_sh[3 * sh_count(4)];
+    Value zero(real(0)), v_mean[3], v_m[9], v_opacity = zero, ever_seen = zero, v_sh[3 * sh_count(4)];
     for (auto& x : v_mean) x = zero;
     for (auto& x : v_m) x = zero;
     if (in.sh)
@@ -233,6 +234,7 @@ void project_bundle_vjp(const ProjectInputs& in, const std::vector<Camera<real>>
         gather_rows<1>(in.splats + v * n * SPLAT_FIELDS + SPLAT_TAU, SPLAT_FIELDS, i, n, &tau);
         auto seen = tau >= zero;
         if (!bits(seen)) continue;
+        ever_seen = select(seen, Value(real(1)), ever_seen);
         Value row[SPLAT_FIELDS];
         gather_rows<SPLAT_FIELDS>(in.v_splats + v * n * SPLAT_FIELDS, SPLAT_FIELDS, i, n, row);
         Splat<Value> grad{row[0], row[1], row[2], row[3], row[4], row[5], zero, row[SPLAT_Z], zero, zero};
@@ -256,6 +258,10 @@ void project_bundle_vjp(const ProjectInputs& in, const std::vector<Camera<real>>
     }
     Value v_quat[4], v_scale[3];
     rotation_scale_vjp(turn, g.scale, v_m, v_quat, v_scale);
+    auto shown = ever_seen > zero;  // the parameters of others may be NaN, and then their gradients, too
+    for (auto& x : v_quat) x = select(shown, x, zero);
+    for (auto& x : v_scale) x = select(shown, x, zero);
+    for (int k = 0; in.sh && k < 3 * sh_count(o->sh_degree); ++k) v_sh[k] = select(shown, v_sh[k], zero);
     scatter_rows<3>(v_mean, in.v_means + base * 3, 3, i, n);
     scatter_rows<4>(v_quat, in.v_quats + base * 4, 4, i, n);
     scatter_rows<3>(v_scale, in.v_scales + base * 3, 3, i, n);
