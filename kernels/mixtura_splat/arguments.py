@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -79,47 +79,62 @@ def complete(
     if means.ndim not in (2, 3):
         raise ValueError(f"means: a tensor of shape [N, 3] or [B, N, 3] is needed, got {list(means.shape)}")
     has_scenes = means.ndim == 3
+    has_views = has_scenes or viewmats.ndim != 2
+    scene = (*means.shape[: means.ndim - 2], means.shape[-2])
+    view = (*scene[:-1], *(["V"] if has_views else []))
+    _shape("means", means, (*scene, 3))
+    _shape("quats", quats, (*scene, 4))
+    _shape("scales", scales, (*scene, 3))
+    _shape("opacities", opacities, scene)
+    _shape("viewmats", viewmats, (*view, 4, 4))
+    _shape("Ks", ks, (*viewmats.shape[:-2], 3, 3))
     if not has_scenes:
-        means, quats, scales, opacities = (t[None] for t in (means, quats, scales, opacities))
-    b, n = means.shape[:2]
-    has_views = has_scenes or viewmats.ndim == 3
-    if not has_scenes:
-        viewmats, ks = (viewmats[None], ks[None]) if has_views else (viewmats[None, None], ks[None, None])
-    _shape("means", means, (b, n, 3)[0 if has_scenes else 0 :])
-    _shape("quats", quats, (b, n, 4))
-    _shape("scales", scales, (b, n, 3))
-    _shape("opacities", opacities, (b, n))
-    _shape("viewmats", viewmats, (b, "V", 4, 4))
-    v = viewmats.shape[1]
-    _shape("Ks", ks, (b, v, 3, 3))
+        means, quats, scales, opacities, viewmats, ks = (t[None] for t in (means, quats, scales, opacities, viewmats, ks))
+    if not has_views:
+        viewmats, ks = viewmats[:, None], ks[:, None]
+    b, n, v = *means.shape[:2], viewmats.shape[1]
+    if b == 0 or v == 0:
+        raise ValueError(f"viewmats: at least one scene and one camera are needed, got B={b}, V={v}")
     lead = (b, v, n, has_scenes)
     colors, sh, degree = _appearance(colors, sh, sh_degree, means, lead)
     if features is not None:
         features = _per_gaussian("features", _float("features", features, means), lead)
     if background is not None:
         channels = 3 if colors is None else colors.shape[3]
-        background = _float("background", background, means)
-        if background.shape[-1:] != (channels,) or background.ndim > 3 or (background.ndim == 3 and not has_scenes):
-            raise ValueError(f"background: [{channels}], [V, {channels}] or [B, V, {channels}] is needed, got {list(background.shape)}")
-        background = background.expand(b, v, channels)
+        background = _background(_float("background", background, means), channels, lead)
     if counts is not None:
-        _shape("counts", counts, (b,))
-        counts = counts.to(means.device, torch.int64)
+        counts = _counts(counts, means)
     return Scene(
         means, quats, scales, opacities, viewmats, ks, width, height, colors, sh, degree, features, background, counts,
         has_scenes, has_views,
     )  # fmt: skip
 
 
+def _background(background: Tensor, channels: int, lead: tuple[int, int, int, bool]) -> Tensor:
+    b, v, _, has_scenes = lead
+    whole = (b, v, channels) if has_scenes else (v, channels)
+    if background.ndim == 0 or tuple(background.shape) not in (whole, whole[-2:], whole[-1:]):
+        given = list(background.shape)
+        raise ValueError(f"background: [C], [V, C] or [B, V, C] with B={b}, V={v}, C={channels} is needed, got {given}")
+    return background.expand(b, v, channels)
+
+
+def _counts(counts: Tensor, means: Tensor) -> Tensor:
+    if not isinstance(counts, Tensor) or counts.is_floating_point() or counts.dtype == torch.bool:
+        raise TypeError("counts: a tensor of integers is needed. Remedy: torch.tensor([...])")
+    _shape("counts", counts, means.shape[:1])
+    return counts.to(means.device, torch.int64)
+
+
 def _per_gaussian(name: str, tensor: Tensor, lead: tuple[int, int, int, bool]) -> Tensor:
     """[N,C], [V,N,C], [B,N,C] or [B,V,N,C] -> [B, 1 or V, N, C]."""
     b, v, n, has_scenes = lead
+    given = list(tensor.shape)
     if not has_scenes:
         tensor = tensor[None]
     if tensor.ndim == 3:
         tensor = tensor[:, None]
     if tensor.ndim != 4 or tensor.shape[0] != b or tensor.shape[1] not in (1, v) or tensor.shape[2] != n:
-        given = list(tensor.shape)
         raise ValueError(f"{name}: [B, N, C] or [B, V, N, C] (B as in means) with B={b}, V={v}, N={n} is needed, got {given}")
     return tensor
 
@@ -136,8 +151,8 @@ def _appearance(
     assert sh is not None
     b, _, n, has_scenes = lead
     sh = _float("sh", sh, means)
+    _shape("sh", sh, (*([b] if has_scenes else []), n, "K", 3))
     sh = sh if has_scenes else sh[None]
-    _shape("sh", sh, (b, n, "K", 3))
     k = sh.shape[2]
     if k not in SH_COUNTS:
         raise ValueError(f"sh: {SH_COUNTS} coefficients make degree 0 to 4, got {k}")
@@ -147,12 +162,9 @@ def _appearance(
     return None, sh, degree
 
 
-def check_finite(scene: Scene) -> None:
+def check_finite(**arguments: Tensor | None) -> None:
     """Raise ValueError that names the first argument with a NaN or an infinity, and where it is."""
-    for field in fields(scene):
-        value = getattr(scene, field.name)
-        if isinstance(value, Tensor) and value.is_floating_point():
-            bad = ~torch.isfinite(value)
-            if bad.any():
-                where = bad.nonzero()[0].tolist()
-                raise ValueError(f"{field.name}: {int(bad.sum())} values are not finite, the first at index {where}")
+    for name, value in arguments.items():
+        if value is not None and not (finite := torch.isfinite(value)).all():
+            where = (~finite).nonzero()[0].tolist()
+            raise ValueError(f"{name}: {int((~finite).sum())} values are not finite, the first at index {where}")

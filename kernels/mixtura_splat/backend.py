@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mixtura_splat.build import LIBRARIES
-
+LIBRARIES = Path(__file__).resolve().parent / "libraries"
+"""Where build.py puts them."""
 ABI = 1
 TILE = 16
 FIELDS = 8
@@ -32,7 +32,7 @@ class BackendMissing(RuntimeError):
 class Options(ctypes.Structure):
     """SplatOptions of csrc/abi.h."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("abi", ctypes.c_int32),
         ("real_bytes", ctypes.c_int32),
         ("scenes", ctypes.c_int64),
@@ -64,7 +64,7 @@ class Library:
     name: str
     path: Path
 
-    def call(self, function: str, options: Options, *arguments: Tensor | None | int | float) -> None:
+    def call(self, function: str, options: Options, *arguments: Tensor | int | float | None) -> None:
         """Call splat_<function>(options, ...): tensors as pointers (None as null), ints as int64, floats as double."""
         code = getattr(self.handle, f"splat_{function}")(ctypes.byref(options), *map(_argument, arguments))
         if code:
@@ -72,7 +72,7 @@ class Library:
             raise RuntimeError(f"mixtura_splat: {function} on {self.name}: {text}")
 
 
-def _argument(value: Tensor | None | int | float) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double:
+def _argument(value: Tensor | int | float | None) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double:
     if value is None:
         return ctypes.c_void_p(None)
     if isinstance(value, Tensor):
@@ -123,25 +123,34 @@ def load(kind: str) -> Library:
 
 def library(like: Tensor) -> Library:
     """The library for the device and dtype of `like`. Raises BackendMissing when there is none."""
-    kind = like.device.type
-    if kind not in ("cpu", "cuda"):
-        raise BackendMissing(f"no kernels for device {like.device}: cpu and cuda have them")
-    if like.dtype == torch.float64:
-        if kind == "cuda":
+    return load(_kind(like.device.type, like.dtype))
+
+
+def _kind(device: str, dtype: torch.dtype) -> str:
+    if device not in ("cpu", "cuda"):
+        raise BackendMissing(f"no kernels for device {device}: cpu and cuda have them")
+    if dtype not in (torch.float32, torch.float64):
+        raise BackendMissing(f"no kernels for {dtype}: float32 and float64 have them")
+    if dtype == torch.float64:
+        if device == "cuda":
             raise BackendMissing("float64 runs on the CPU only: it is there for gradient checks")
-        kind = "cpu-float64"
-    elif like.dtype != torch.float32:
-        raise BackendMissing(f"no kernels for {like.dtype}: float32 and float64 have them")
-    return load(kind)
+        return "cpu-float64"
+    return device
+
+
+@torch.compiler.assume_constant_result  # torch.compile asks once and does not trace into the loader
+def why_missing(device: str, dtype: torch.dtype) -> str:
+    """Why there are no compiled kernels for tensors of this device type and dtype; "" when there are."""
+    try:
+        load(_kind(device, dtype))
+    except BackendMissing as problem:
+        return str(problem)
+    return ""
 
 
 def is_available(like: Tensor) -> bool:
     """Whether compiled kernels exist for the device and dtype of `like`."""
-    try:
-        library(like)
-    except BackendMissing:
-        return False
-    return True
+    return not why_missing(like.device.type, like.dtype)
 
 
 def options(like: Tensor, scenes: int, views: int, gaussians: int, width: int, height: int, **fields: int | float) -> Options:
@@ -161,7 +170,9 @@ def options(like: Tensor, scenes: int, views: int, gaussians: int, width: int, h
     )
 
 
-def call(function: str, like: Tensor, opts: Options, *arguments: Tensor | None | int | float, scratch: tuple[int, int] | None = None) -> None:
+def call(
+    function: str, like: Tensor, opts: Options, *arguments: Tensor | int | float | None, scratch: tuple[int, int] | None = None
+) -> None:
     """Call splat_<function> on the device of `like`; `scratch` = (which call, list entries) asks for temporary memory."""
     lib = library(like)
     if not like.is_cuda:

@@ -34,6 +34,23 @@ def _shading(sh: Optional, degree: int) -> dict[str, int]:
     return {} if sh is None else {"sh_degree": degree, "sh_coefficients": sh.shape[2]}
 
 
+def _check(like: Tensor, **arrays: tuple[Optional, tuple[int | None, ...]]) -> None:
+    """The kernels read as far as the sizes say: {name: (array or None, its shape, None for any length)}."""
+    for name, (array, shape) in arrays.items():
+        if array is None:
+            continue
+        fits = array.ndim == len(shape) and all(want in (None, size) for want, size in zip(shape, array.shape, strict=True))
+        dtype = {"counts": torch.int64, "tiles": torch.int32}.get(name, like.dtype)
+        if not fits or array.dtype != dtype or array.device != like.device:
+            wanted = f"{dtype} {[size if size is not None else '..' for size in shape]} on {like.device}"
+            raise ValueError(f"{name}: {wanted} is needed, got {array.dtype} {list(array.shape)} on {array.device}")
+
+
+def _check_sh(sh: Optional, degree: int) -> None:
+    if sh is not None and not (0 <= degree <= 4 and (degree + 1) ** 2 <= sh.shape[2]):
+        raise ValueError(f"sh_degree: 0 to 4 with at least (sh_degree + 1)^2 coefficients, got {degree} with {sh.shape[2]}")
+
+
 def tile_count(width: int, height: int) -> int:
     """Tiles of 16 x 16 pixels of an image."""
     return -(-width // TILE) * -(-height // TILE)
@@ -61,14 +78,17 @@ def _project(
     flags: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     b, v, n = _sizes(means, viewmats)
+    _check(
+        means, means=(means, (b, n, 3)), quats=(quats, (b, n, 4)), scales=(scales, (b, n, 3)), opacities=(opacities, (b, n)),
+        viewmats=(viewmats, (b, v, 4, 4)), ks=(ks, (b, v, 3, 3)), sh=(sh, (b, n, None, 3)), counts=(counts, (b,)),
+    )  # fmt: skip
+    _check_sh(sh, sh_degree)
     splats = means.new_empty(b, v, n, FIELDS)
     extents = means.new_empty(b, v, n, 2)
     tiles = torch.empty(b, v, n, dtype=torch.int32, device=means.device)
     colors = means.new_empty((b, v, n, 3) if sh is not None else (0,))
     stats = torch.zeros(2, dtype=torch.int64, device=means.device)
-    opts = backend.options(
-        means, b, v, n, width, height, flags=flags, **_lens(eps2d, near, far), **_shading(sh, sh_degree)
-    )
+    opts = backend.options(means, b, v, n, width, height, flags=flags, **_lens(eps2d, near, far), **_shading(sh, sh_degree))
     inputs = [_flat(t) for t in (means, quats, scales, opacities, viewmats, ks, counts, sh)]
     backend.call("project", means, opts, *inputs, splats, extents, tiles, colors if sh is not None else None, stats)
     return splats, extents, tiles, colors, stats
@@ -115,9 +135,7 @@ def _project_backward(
     if sh is not None and not shaded:
         v_sh.zero_()
     poses = (viewmats.new_empty(viewmats.shape), ks.new_empty(ks.shape)) if camera else (means.new_empty(0), means.new_empty(0))
-    opts = backend.options(
-        means, b, v, n, width, height, flags=flags, **_lens(eps2d, near, far), **_shading(sh, sh_degree)
-    )
+    opts = backend.options(means, b, v, n, width, height, flags=flags, **_lens(eps2d, near, far), **_shading(sh, sh_degree))
     inputs = [_flat(t) for t in (means, quats, scales, opacities, viewmats, ks)]
     with_sh = (_flat(sh), splats, colors) if shaded else (None, splats, None)
     cotangents = (_flat(v_splats), _flat(v_colors) if shaded else None)
@@ -174,6 +192,8 @@ _project.register_autograd(_project_vjp, setup_context=_project_setup)
 @custom_op("mixtura_splat::shade", mutates_args=())
 def _shade(means: Tensor, viewmats: Tensor, sh: Tensor, sh_degree: int) -> Tensor:
     b, v, n = _sizes(means, viewmats)
+    _check(means, means=(means, (b, n, 3)), viewmats=(viewmats, (b, v, 4, 4)), sh=(sh, (b, n, None, 3)))
+    _check_sh(sh, sh_degree)
     colors = means.new_empty(b, v, n, 3)
     opts = backend.options(means, b, v, n, 1, 1, **_shading(sh, sh_degree))
     backend.call("shade", means, opts, _flat(means), _flat(viewmats), _flat(sh), colors)
@@ -225,10 +245,23 @@ _shade.register_autograd(_shade_vjp, setup_context=_shade_setup)
 # ---- composite -------------------------------------------------------------------------------------------------------
 
 
-def _composite_options(splats: Tensor, features: Tensor, width: int, height: int, alpha_limit: float, flags: int) -> backend.Options:
+def _composite_options(
+    splats: Tensor, features: Tensor, width: int, height: int, alpha_limit: float, flags: int
+) -> backend.Options:
     b, v, n, _ = splats.shape
     flags |= backend.SHARED_FEATURES if features.shape[1] == 1 and v > 1 else 0
     return backend.options(splats, b, v, n, width, height, channels=features.shape[3], flags=flags, alpha_limit=alpha_limit)
+
+
+def _entries(tiles: Tensor) -> int:
+    """How long the lists of all views will be. Raises RuntimeError when those of a view are too long, before memory is taken."""
+    views = tiles.sum(2, dtype=torch.int64).flatten().tolist()
+    if max(views, default=0) >= 2**31:
+        raise RuntimeError(
+            f"tiles: {max(views)} list entries in one view, but fewer than 2^31 fit. Remedy: fewer or smaller Gaussians, or a "
+            "smaller image"
+        )
+    return sum(views)
 
 
 @custom_op("mixtura_splat::composite", mutates_args=())
@@ -245,10 +278,14 @@ def _composite(
     flags: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     b, v, n, _ = splats.shape
-    splats, features, background = _flat(splats), _flat(features), _flat(background)
+    _check(
+        splats, splats=(splats, (b, v, n, FIELDS)), features=(features, (b, 1 if features.shape[1] == 1 else v, n, None)),
+        background=(background, (b, v, features.shape[-1])), extents=(extents, (b, v, n, 2)), tiles=(tiles, (b, v, n)),
+    )  # fmt: skip
+    splats, features, background, extents, tiles = map(_flat, (splats, features, background, extents, tiles))
     opts = _composite_options(splats, features, width, height, alpha_limit, flags)
     device = splats.device
-    entries = int(tiles.sum(dtype=torch.int64))
+    entries = _entries(tiles)
     ids = torch.empty(entries, dtype=torch.int32, device=device)
     with_slots = not splats.is_cuda or bool(flags & backend.DETERMINISTIC)
     slots = torch.empty(entries if with_slots else 0, dtype=torch.int32, device=device)
@@ -320,8 +357,9 @@ def _composite_backward(
 
 
 @_composite_backward.register_fake
-def _(splats, features, background, tiles, transmittance, last, ids, slots, first, ranges, v_image, v_depth, v_t, w, h, limit, flags, absolute):  # type: ignore[no-untyped-def] # noqa: E501
+def _(splats, features, *others):  # type: ignore[no-untyped-def]
     b, v, n, _ = splats.shape
+    absolute = others[-1]
     return (
         torch.empty_like(splats, memory_format=torch.contiguous_format),
         torch.empty_like(features, memory_format=torch.contiguous_format),
@@ -350,7 +388,8 @@ def _composite_vjp(ctx: Any, v_image: Optional, v_depth: Optional, v_transmittan
     )  # fmt: skip
     v_background = None
     if background is not None and ctx.needs_input_grad[2] and v_image is not None:
-        v_background = torch.einsum("bvhw,bvhwc->bvc", transmittance, v_image)
+        # row by row: more exact than one long sum, the same for any number of threads, and in float32 under autocast
+        v_background = (transmittance[..., None] * v_image).sum(3).sum(2)
     v_probe = torch.cat([v_splats[..., :2], v_absolute], -1) if ctx.probed else None
     return v_splats, v_features, v_background, None, None, v_probe, None, None, None, None
 

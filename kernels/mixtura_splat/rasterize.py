@@ -24,7 +24,8 @@ Depth = Literal["none", "accumulated", "expected"]
 
 @dataclass(frozen=True)
 class Info:
-    """What a rendering leaves besides its images. Leading axes as given to `rasterize`."""
+    """What a rendering leaves besides its images. Leading axes as given to `rasterize`; the images are computed from
+    `splats`, so `info.splats.retain_grad()` before backward() gives the gradients of the projected quantities."""
 
     splats: Tensor
     """[.., V, N, 8]: x, y [pixels], u11, u12, u22 (factor of the inverse covariance), opacity, tau, depth [camera z]."""
@@ -33,11 +34,12 @@ class Info:
     tiles: Tensor
     """[.., V, N] int32: how many tiles of 16 x 16 pixels each splat touches."""
     not_finite: Tensor
-    """() int64: (view, Gaussian) pairs that were left out because a parameter was NaN or infinite."""
+    """() int64: (view, Gaussian) pairs that were left out because a parameter or the camera was NaN or infinite."""
     normals: Tensor | None
     """[.., V, H, W, 3] blended normals in world space, not normalised; only with `normals=True`."""
     probe: Tensor | None
-    """[.., V, N, 4] zeros whose `.grad` after backward() is (gradient of x, of y, and the same summed in absolute value)."""
+    """[.., V, N, 4] zeros whose `.grad` after backward() is (gradient of x, of y, and the same summed in absolute value);
+    only with `absgrad=True`."""
 
     @property
     def means2d(self) -> Tensor:
@@ -131,7 +133,9 @@ def rasterize(
 
     Raises ValueError or TypeError naming the argument, and backend.BackendMissing with `kernels=True` and none.
     """
-    scene = complete(means, quats, scales, opacities, viewmats, Ks, width, height, colors, sh, sh_degree, features, background, counts)
+    scene = complete(
+        means, quats, scales, opacities, viewmats, Ks, width, height, colors, sh, sh_degree, features, background, counts
+    )
     if mode not in ("classic", "antialiased"):
         raise ValueError(f'mode: "classic" or "antialiased", not {mode!r}')
     if depth not in ("none", "accumulated", "expected"):
@@ -139,36 +143,47 @@ def rasterize(
     if compat not in (None, "graphdeco"):
         raise ValueError(f'compat: None or "graphdeco", not {compat!r}')
     if validate:
-        check_finite(scene)
+        check_finite(
+            means=means, quats=quats, scales=scales, opacities=opacities, viewmats=viewmats, Ks=Ks, colors=colors, sh=sh,
+            features=features, background=background,
+        )  # fmt: skip
     if near is None:
         near = 0.2 if compat else 0.01
     if not 0 < near < far:
         raise ValueError(f"near and far: 0 < near < far is needed, got near={near}, far={far}")
+    if not (0 <= eps2d < float("inf") and 0 < alpha_limit <= 1):
+        raise ValueError(f"eps2d >= 0 and 0 < alpha_limit <= 1 are needed, got eps2d={eps2d}, alpha_limit={alpha_limit}")
     if deterministic is None:
         deterministic = torch.are_deterministic_algorithms_enabled()
     flags = (backend.ANTIALIASED if mode == "antialiased" else 0) | (backend.GRAPHDECO if compat else 0)
     flags |= backend.DETERMINISTIC if deterministic else 0
     lens = (eps2d, near, far, flags)
     stages = _stages(scene, kernels)
-    return _render(scene, stages, lens, depth, normals, absgrad, alpha_limit)
+    with torch.autocast(means.device.type, enabled=False):  # the reference would be rounded to half precision
+        return _render(scene, stages, lens, depth, normals, absgrad, alpha_limit)
 
 
 def _stages(scene: Scene, kernels: bool | None):  # type: ignore[no-untyped-def]
-    if kernels is False or (kernels is None and not backend.is_available(scene.means)):
+    missing = backend.why_missing(scene.means.device.type, scene.means.dtype)
+    if kernels and missing:
+        raise backend.BackendMissing(missing)
+    if missing or kernels is False:
         return reference
     from mixtura_splat import ops
 
-    backend.library(scene.means)  # raises with the reason
     return ops
 
 
-def _render(scene: Scene, stages, lens: tuple[float, float, float, int], depth: Depth, normals: bool, absgrad: bool, limit: float) -> Rendering:  # type: ignore[no-untyped-def] # noqa: E501
+def _render(
+    scene: Scene, stages, lens: tuple[float, float, float, int], depth: Depth, normals: bool, absgrad: bool, limit: float
+) -> Rendering:  # type: ignore[no-untyped-def]
     s = scene
     eps2d, near, far, flags = lens
     splats, extents, tiles, shaded, stats = stages.project(
         s.means, s.quats, s.scales, s.opacities, s.viewmats, s.ks, s.sh, s.counts, s.width, s.height, s.sh_degree,
         eps2d, near, far, flags,
     )  # fmt: skip
+    shown = s.restore(splats)
     parts = [shaded if s.sh is not None else s.colors]
     if s.features is not None:
         parts.append(s.features)
@@ -182,11 +197,11 @@ def _render(scene: Scene, stages, lens: tuple[float, float, float, int], depth: 
         if background is not None:
             background = torch.cat([background, background.new_zeros(*background.shape[:2], extra)], -1)
     channels = parts[0].shape[3]
-    probe = splats.new_zeros(*splats.shape[:3], 4).requires_grad_() if absgrad else None
+    probe = shown.new_zeros(*shown.shape[:-1], 4).requires_grad_() if absgrad else None
     flags |= backend.DEPTH if depth != "none" else 0
     image, depths, transmittance, *_ = stages.composite(
-        splats, torch.cat(parts, -1) if len(parts) > 1 else parts[0], background, extents, tiles, probe,
-        s.width, s.height, limit, flags,
+        shown.reshape(splats.shape), torch.cat(parts, -1) if len(parts) > 1 else parts[0], background, extents, tiles,
+        None if probe is None else probe.reshape(*splats.shape[:3], 4), s.width, s.height, limit, flags,
     )  # fmt: skip
     alpha = 1 - transmittance[..., None]
     blended = image
@@ -201,15 +216,13 @@ def _render(scene: Scene, stages, lens: tuple[float, float, float, int], depth: 
         depth_image = depths[..., None]
         if depth == "expected":
             depth_image = depth_image / alpha.clamp(min=1e-10)
-    if probe is not None:
-        probe_out = probe
     info = Info(
-        s.restore(splats),
+        shown,
         s.restore(extents),
         s.restore(tiles),
         stats[1],
         None if normal_image is None else s.restore(normal_image),
-        probe_out if probe is not None else None,
+        probe,
     )
     restored = [None if t is None else s.restore(t) for t in (image, alpha, depth_image, feature_image)]
     return Rendering(restored[0], restored[1], restored[2], restored[3], info)  # type: ignore[arg-type]

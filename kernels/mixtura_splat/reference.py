@@ -90,16 +90,18 @@ def project(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """As ops.project: splats [B,V,N,8], extents [B,V,N,2], tiles [B,V,N], colours [B,V,N,3] (empty without sh), stats [2]."""
     b, v, n = means.shape[0], viewmats.shape[1], means.shape[1]
-    sound = _sound(means, quats, scales, opacities, sh)
+    sh = None if sh is None else sh[:, :, : (sh_degree + 1) ** 2]
     present = torch.ones(b, n, dtype=torch.bool, device=means.device)
     if counts is not None:
         present = torch.arange(n, device=means.device) < counts[:, None]
-    kept = sound & present
+    kept = _finite(means, quats, scales, opacities[..., None], None if sh is None else sh.flatten(2)) & present
     means, quats, scales, opacities = (
         torch.where(kept.reshape(b, n, *[1] * (t.ndim - 2)), t, torch.zeros_like(t)) for t in (means, quats, scales, opacities)
     )
+    working = _finite(viewmats[..., :3, :].flatten(2), ks[..., :2, :].flatten(2))
+    viewmats, ks = (torch.where(working[..., None, None], t, torch.eye(t.shape[-1]).to(t)) for t in (viewmats, ks))
     p = torch.einsum("bvij,bnj->bvni", viewmats[..., :3, :3], means) + viewmats[..., None, :3, 3]
-    inside = (p[..., 2] > near) & (p[..., 2] < far) & kept[:, None]
+    inside = (p[..., 2] > near) & (p[..., 2] < far) & kept[:, None] & working[..., None]
     z = torch.where(inside, p[..., 2], 1.0)
     f, c = ks[..., [0, 1], [0, 1]][:, :, None], ks[..., None, :2, 2]
     ratio = p[..., :2] / z[..., None]
@@ -115,25 +117,28 @@ def project(
     if flags & ANTIALIASED:
         opacity = opacity * (det0 / det).clamp(min=0.005**2).sqrt()
     xy = ratio * f + c
-    factor = [(c11 / det).sqrt(), -c01 / (c11 * det).sqrt(), c11.rsqrt()]
+    root11, root = c11.sqrt(), det.sqrt()  # their squares' product may be too large
+    fields = [*xy.unbind(-1), root11 / root, -c01 / root11 / root, 1 / root11, opacity]
+    broken = ~(kept[:, None] & working[..., None]) | inside & ~_finite(torch.stack(fields, -1))
+    inside = inside & ~broken
     seen = inside & (opacity >= 1 / 255)
     tau = torch.where(seen, (255 * torch.where(seen, opacity, 1.0)).log(), -1.0).detach()
     extents = _extents(c00.detach(), c11.detach(), det.detach(), tau, seen, flags)
     flat = torch.cat([xy.detach() + extents, extents.new_tensor([width, height]) - xy.detach() + extents], -1)
     seen = seen & (flat >= 0).all(-1)
     tau, extents = torch.where(seen, tau, -1.0), torch.where(seen[..., None], extents, 0.0)
-    fields = [torch.where(inside, t, 0.0) for t in (*xy.unbind(-1), *factor, opacity)]
+    fields = [torch.where(inside, t, 0.0) for t in fields]
     splats = torch.stack([*fields, tau, torch.where(inside, p[..., 2], 0.0)], -1)
     colors = means.new_empty(0)
     if sh is not None:
         colors = shade(means, viewmats, torch.where(kept[..., None, None], sh, 0.0), sh_degree) * kept[:, None, :, None]
-    stats = torch.stack([seen.sum(), (present & ~sound).sum() * v])
+    stats = torch.stack([seen.sum(), (present[:, None] & broken).sum()])
     return splats, extents, seen.to(torch.int32), colors, stats
 
 
-def _sound(means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, sh: Tensor | None) -> Tensor:
-    parts = [means, quats, scales, opacities[..., None], *([sh.flatten(2)] if sh is not None else [])]
-    return torch.stack([torch.isfinite(p).all(-1) for p in parts]).all(0)
+def _finite(*parts: Tensor | None) -> Tensor:
+    """Whether all values of a row are finite, in all parts [.., *]: [..]."""
+    return torch.stack([torch.isfinite(p).all(-1) for p in parts if p is not None]).all(0)
 
 
 def _extents(c00: Tensor, c11: Tensor, det: Tensor, tau: Tensor, seen: Tensor, flags: int) -> Tensor:
@@ -169,7 +174,9 @@ def composite(
     return image.reshape(*shape, -1), depth.reshape(shape) if flags & DEPTH else splats.new_empty(0), left.reshape(shape)
 
 
-def _composite_view(s: Tensor, features: Tensor, background: Tensor | None, extents: Tensor, width: int, height: int, limit: float, flags: int) -> tuple[Tensor, Tensor, Tensor]:  # noqa: E501
+def _composite_view(
+    s: Tensor, features: Tensor, background: Tensor | None, extents: Tensor, width: int, height: int, limit: float, flags: int
+) -> tuple[Tensor, Tensor, Tensor]:
     order = torch.where(s[:, 6] >= 0, s[:, 7], torch.inf).argsort(stable=True)[: int((s[:, 6] >= 0).sum())]
     s, f, extents = s[order], features[order], extents[order]
     values = torch.cat([f, s[:, 7:]], -1)
