@@ -46,7 +46,7 @@ class _Packer(pickle.Pickler):
 
 class _Unpacker(pickle.Unpickler):
     def __init__(self, parcel: Parcel) -> None:
-        memory = memoryview(parcel.block.numpy())
+        memory = parcel.block.numpy().data
         super().__init__(BytesIO(parcel.value), buffers=[memory[offset : offset + size] for offset, size in parcel.buffers])
         self.parcel = parcel
 
@@ -71,7 +71,7 @@ def pack(value: Any) -> Parcel:
     block: Tensor = torch.empty(end, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
     for tensor, (offset, size, dtype, shape) in zip(packer.tensors, places, strict=True):
         block[offset : offset + size].view(dtype).view(shape).copy_(tensor)
-    memory = memoryview(block.numpy())
+    memory = block.numpy().data
     for raw, (offset, size) in zip(packer.buffers, buffers, strict=True):
         memory[offset : offset + size] = raw
     return Parcel(file.getvalue(), places, buffers, block)
