@@ -10,11 +10,12 @@ KERNELS := $(wildcard kernels/setup.* kernels/csrc/*.h kernels/csrc/*/*)
 SETUP  := setup.cfg pyproject.toml constraints.txt $(wildcard plugins/*/setup.cfg) $(KERNELS)
 BUNDLED := -e kernels $(foreach plugin,$(wildcard plugins/*),-e $(plugin))
 
-.PHONY: help train test slow lint types system clean
+.PHONY: help train test slow fit lint types system furniture clean
 
 help:
 	@echo "make train   set up, make the data, train a robot policy, measure it in closed loop, write the report"
 	@echo "make test    set up, run the tests (make slow: all of them)"
+	@echo "make fit     set up, reconstruct three objects and three furnished rooms with Gaussian splatting"
 	@echo "make lint types clean"
 
 train: system $(VENV)/ready
@@ -22,11 +23,14 @@ train: system $(VENV)/ready
 	$(RUN)/mixtura train $(CONFIG) $(if $(wildcard $(RUNS)/config.yaml),--resume)
 	@echo "open $(RUNS)/report.html"
 
-test: system $(VENV)/ready-dev
+test: system furniture $(VENV)/ready-dev
 	$(RUN)/python -m pytest -q -m "not slow and not gpu"
 
-slow: system $(VENV)/ready-dev
+slow: system furniture $(VENV)/ready-dev
 	$(RUN)/python -m pytest -q -m "not gpu"
+
+fit: system furniture $(VENV)/ready-dev
+	$(RUN)/python benchmarks/splat_fit.py
 
 lint: $(VENV)/ready-dev
 	$(RUN)/ruff check . && $(RUN)/ruff format --check .
@@ -34,12 +38,24 @@ lint: $(VENV)/ready-dev
 types: $(VENV)/ready-dev
 	$(RUN)/mypy platform/mixtura kernels/mixtura_splat
 
-# The simulator draws through EGL (software is enough). Installed only when missing, and only by root.
+# The simulator draws through EGL (software is enough); the kernels want a C++ compiler. Installed only when missing, by root.
 system:
-	@ldconfig -p 2>/dev/null | grep -q libEGL.so.1 || \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -q && apt-get install -qy --no-install-recommends libegl1 libgl1 libgl1-mesa-dri libglib2.0-0; \
-	  else echo "libEGL.so.1 is missing: install libegl1 libgl1 libgl1-mesa-dri (the simulator needs them)"; fi
+	@missing=""; \
+	ldconfig -p 2>/dev/null | grep -q libEGL.so.1 || missing="libegl1 libgl1 libgl1-mesa-dri libglib2.0-0"; \
+	command -v $${CXX:-g++} >/dev/null || missing="$$missing g++"; \
+	$(call install,$$missing,the simulator and the splatting kernels need them)
+
+# Furniture for the tests of reconstruction: 120 MB, so only `make test` and `make fit` ask for it.
+furniture:
+	@missing=""; test -d /usr/share/sweethome3d/furniture || missing=sweethome3d-furniture; \
+	$(call install,$$missing,tests and reconstruction of furnished rooms need it)
+
+define install
+	if [ -z "$(1)" ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -q && apt-get install -qy --no-install-recommends $(1); \
+	else echo "missing: $(1) ($(2))"; fi
+endef
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 with venv found: install one (Debian: python3-venv) or give PYTHON=/path/to/python"; exit 1; }
