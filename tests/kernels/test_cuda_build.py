@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernels.emulation.clouds import random_scene
 from tests.kernels.emulation.driver import BAD_OPTIONS, CUDA, DEVICE, Library, SplatError
-from tests.kernels.scenes import random_scene
 
 NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
 FLAGS = [

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.kernels import dense
-from tests.kernels.emulation import driver
+from tests.kernels.emulation import dense, driver
+from tests.kernels.emulation.clouds import cotangents, random_scene
 from tests.kernels.emulation.driver import DEPTH, DETERMINISTIC, GRAPHDECO, SHARED_FEATURES, Library, Scene, SplatError, floats
-from tests.kernels.goldens import CASES, golden, golden_cotangents, golden_scene
-from tests.kernels.scenes import cotangents, random_scene
+from tests.kernels.emulation.goldens import CASES, golden, golden_cotangents, golden_scene
 from tests.parity.fill import compare
 
 FORWARD, BACKWARD = 1e-5, 1e-4

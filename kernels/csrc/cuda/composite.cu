@@ -11,43 +11,52 @@ namespace {
 
 constexpr int batch = tile_pixels;  // one entry for each thread to stage
 
-// What a pixel has gathered.
+// On a multiprocessor: as many as the registers allow without spilling (48 a thread, or 64).
+constexpr int blocks_at_once(int channels) { return channels <= 4 ? 5 : 4; }
+
+// What a pixel has gathered. One that is done moves out of the reach of all splats, so that a single comparison tells
+// whether a splat counts.
+constexpr float out_of_reach = 1e18f;  // its square is infinite
+
 template <int channels> struct Pixel {
+    float x;               // of its centre, or out_of_reach
     float transmittance;
     float sums[channels];
     int last;              // entries up to the last one that contributed
-    bool done;
+
+    __device__ bool done() const { return x == out_of_reach; }
 };
 
-template <int channels>
-__device__ __forceinline__ void blend(Pixel<channels>& p, const Spot& spot, float4 a, float4 b, const float* features,
-                                      int number, const CompositeArguments& arguments) {
-    Sample s = sample(a, b, spot.x, spot.y);
-    if (s.power > b.z || p.done) return;
+// Without branches: where a warp comes here, some of its pixels nearly always count, and the others would wait.
+template <int batch_size, int channels>
+__device__ __forceinline__ void blend(Pixel<channels>& p, float y, const Staged<batch_size, channels>& staged, int i, int number,
+                                      const CompositeArguments& arguments) {
+    float4 a = staged.a[i], b = staged.b[i];
+    float features[channels];
+    read_features(staged, i, features);
+    Sample s = sample(a, b, p.x, y);
     float alpha = fminf(arguments.alpha_limit, b.y * exp2_of_minus(s.power));
-    float next = p.transmittance * (1.0f - alpha);
-    if (next <= arguments.stop) {
-        p.done = true;
-        return;
-    }
     float weight = alpha * p.transmittance;
+    bool meets = s.power <= b.z, goes_on = p.transmittance - weight > arguments.stop;
+    if (meets && !goes_on) p.x = out_of_reach;
+    if (meets && goes_on) p.last = number + 1;
+    weight = meets && goes_on ? weight : 0.0f;
 #pragma unroll
     for (int c = 0; c < channels; ++c) p.sums[c] += weight * features[c];
-    p.transmittance = next, p.last = number + 1;
+    p.transmittance -= weight;
 }
 
-// A warp goes through the `staged` splats of a batch, the first of which is entry `first` of the list.
+// A warp goes through the splats of a batch, the first of which is entry `first` of the list.
 template <int channels>
 __device__ __forceinline__ void blend_batch(Pixel<channels>& p, const Staged<batch, channels>& staged, int here, int first,
                                             const Spot& spot, const CompositeArguments& arguments) {
-    int lane = lane_index();
     for (int group = 0; group < here; group += warp_lanes) {
-        if (__all_sync(all_lanes, p.done)) return;
-        int own = group + lane;
+        if (__all_sync(all_lanes, p.done())) return;
+        int own = group + lane_index();
         bool meets = own < here && meets_rectangle(staged.a[own], staged.b[own], staged.slope[own], spot.low_x, spot.low_y);
         for (unsigned mask = __ballot_sync(all_lanes, meets); mask; mask &= mask - 1) {
             int i = group + __ffs(int(mask)) - 1;
-            blend(p, spot, staged.a[i], staged.b[i], staged.features + i * channels, first + i, arguments);
+            blend(p, spot.y, staged, i, first + i, arguments);
         }
     }
 }
@@ -70,15 +79,15 @@ __device__ __forceinline__ void store_pixel(const Pixel<channels>& p, const Spot
 
 // Channels first_channel to first_channel + count, at most `channels` of them.
 template <int channels>
-__global__ void __launch_bounds__(tile_pixels) composite_kernel(CompositeArguments a, int first_channel, int count) {
+__global__ void __launch_bounds__(tile_pixels, blocks_at_once(channels)) composite_kernel(CompositeArguments a, int first_channel, int count) {
     __shared__ Staged<batch, channels> staged;
     Spot spot = find_spot(a);
     Pixel<channels> p = {};
-    p.transmittance = 1.0f, p.done = !is_inside(spot, a.sizes);
+    p.transmittance = 1.0f, p.x = is_inside(spot, a.sizes) ? spot.x : out_of_reach;
 
     int thread = int(threadIdx.x);
     for (int first = 0; first < spot.length; first += batch) {
-        if (__syncthreads_and(p.done)) break;  // and the batch before this one is no longer read
+        if (__syncthreads_and(p.done())) break;  // and the batch before this one is no longer read
         if (first + thread < spot.length) stage(a, spot, spot.begin + first + thread, thread, first_channel, count, staged);
         __syncthreads();
         blend_batch(p, staged, min(batch, spot.length - first), first, spot, a);

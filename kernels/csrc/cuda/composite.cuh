@@ -78,14 +78,42 @@ constexpr float log2_e = 1.4426950408889634f;
 constexpr float factor_scale = 0.84932180028801904f;
 
 template <int batch, int channels> struct Staged {
-    float4 a[batch];                  // x, y, u11, u12 (scaled)
-    float4 b[batch];                  // u22 (scaled), opacity, tau (scaled), lean = u12 / u11
-    float slope[batch];               // u11 u12 / (u12^2 + u22^2)
-    float features[batch * channels]; // `count` of these are of use
+    static constexpr int quads = (channels + 3) / 4;
+    float4 a[batch];                 // x, y, u11, u12 (scaled)
+    float4 b[batch];                 // u22 (scaled), opacity, tau (scaled), lean = u12 / u11
+    float4 features[batch * quads];  // read with as few instructions as the splat; the rest of the last four is 0
+    float slope[batch];              // u11 u12 / (u12^2 + u22^2)
     int32_t ids[batch];
 };
 
-// Copy entry `entry` of the list to place `i`. Channel number C, one past the features, is depth.
+// One instruction each. None of the special cases that 1 / x and exp2f take care of occurs here.
+__device__ __forceinline__ float reciprocal(float x) {
+#ifdef __CUDA_ARCH__
+    float result;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+    return result;
+#else
+    return 1.0f / x;
+#endif
+}
+
+__device__ __forceinline__ float exp2_of_minus(float power) {
+#ifdef __CUDA_ARCH__
+    float result;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(-power));
+    return result;
+#else
+    return exp2f(-power);
+#endif
+}
+
+// Channel `channel` of a splat; number C, one past the features, is depth, and beyond `end` there is nothing.
+__device__ __forceinline__ float feature(const CompositeArguments& a, const float* row, float depth, int channel, int end) {
+    if (channel >= end) return 0.0f;
+    return channel < a.sizes.channels ? __ldg(row + channel) : depth;
+}
+
+// Copy entry `entry` of the list to place `i`.
 template <int batch, int channels>
 __device__ __forceinline__ void stage(const CompositeArguments& a, const Spot& spot, int64_t entry, int i, int first_channel,
                                       int count, Staged<batch, channels>& staged) {
@@ -94,14 +122,30 @@ __device__ __forceinline__ void stage(const CompositeArguments& a, const Spot& s
     float4 p = __ldg(splat), q = __ldg(splat + 1);
     staged.ids[i] = id;
     staged.a[i] = make_float4(p.x, p.y, p.z * factor_scale, p.w * factor_scale);
-    staged.b[i] = make_float4(q.x * factor_scale, q.y, q.z * log2_e, __fdividef(p.w, p.z));
-    staged.slope[i] = __fdividef(p.z * p.w, p.w * p.w + q.x * q.x);
-    const float* features = a.features + (first_feature(spot, a.sizes) + id) * a.sizes.channels + first_channel;
+    staged.b[i] = make_float4(q.x * factor_scale, q.y, q.z * log2_e, p.w * reciprocal(p.z));
+    staged.slope[i] = p.z * p.w * reciprocal(p.w * p.w + q.x * q.x);
+    const float* row = a.features + (first_feature(spot, a.sizes) + id) * a.sizes.channels;
+    int end = first_channel + count;
 #pragma unroll
-    for (int c = 0; c < channels; ++c) {
-        float value = 0.0f;
-        if (c < count) value = first_channel + c < a.sizes.channels ? __ldg(features + c) : q.w;
-        staged.features[i * channels + c] = value;
+    for (int k = 0; k < (channels + 3) / 4; ++k) {
+        float f[4] = {};
+#pragma unroll
+        for (int c = 0; c < 4; ++c)
+            if (4 * k + c < channels) f[c] = feature(a, row, q.w, first_channel + 4 * k + c, end);
+        staged.features[i * ((channels + 3) / 4) + k] = make_float4(f[0], f[1], f[2], f[3]);
+    }
+}
+
+// Features of a staged splat in registers.
+template <int batch, int channels>
+__device__ __forceinline__ void read_features(const Staged<batch, channels>& staged, int i, float (&out)[channels]) {
+#pragma unroll
+    for (int k = 0; k < (channels + 3) / 4; ++k) {
+        float4 four = staged.features[i * ((channels + 3) / 4) + k];
+        const float f[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+        for (int c = 0; c < 4; ++c)
+            if (4 * k + c < channels) out[4 * k + c] = f[c];
     }
 }
 
@@ -132,17 +176,6 @@ __device__ __forceinline__ Sample sample(float4 a, float4 b, float x, float y) {
     s.u = a.z * s.dx + a.w * s.dy;
     s.power = s.u * s.u + s.v * s.v;
     return s;
-}
-
-// One instruction. The argument is at most log2(255) + 1 in size, so none of the cases that exp2f takes care of occurs.
-__device__ __forceinline__ float exp2_of_minus(float power) {
-#ifdef __CUDA_ARCH__
-    float result;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(-power));
-    return result;
-#else
-    return exp2f(-power);
-#endif
 }
 
 }  // namespace splat

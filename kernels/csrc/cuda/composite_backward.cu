@@ -96,45 +96,52 @@ template <class P> __device__ __forceinline__ Ray<P::channels> start_ray(const B
     return r;
 }
 
-// Features of a splat times the cotangent of the pixel, over all channels.
+// Features of a splat times the cotangent of the pixel, over all channels; from memory only for pixels that count, since
+// the others may lie outside the image.
 template <class P>
 __device__ __forceinline__ float dot_features(const BackwardArguments& a, const Spot& spot, const Ray<P::channels>& r,
-                                              const float* features, int id) {
+                                              bool counts, const Staged<P::batch, P::staged_channels>& staged, int i) {
     float sum = 0.0f;
     if constexpr (P::channels > 0) {
+        float features[P::channels];
+        read_features(staged, i, features);
 #pragma unroll
         for (int c = 0; c < P::channels; ++c) sum += features[c] * r.v[c];
-    } else {
-        int channels = a.forward.sizes.channels;
+    } else if (counts) {
+        int channels = a.forward.sizes.channels, id = staged.ids[i];
         const float* row = a.forward.features + (first_feature(spot, a.forward.sizes) + id) * channels;
         for (int c = 0; c < channels; ++c) sum += __ldg(row + c) * cotangent(a, spot, c);
         if (a.forward.sizes.depth)
-            sum += __ldg(a.forward.splats + (first_splat(spot, a.forward.sizes) + id) * SPLAT_FIELDS + SPLAT_Z) * cotangent(a, spot, channels);
+            sum += __ldg(a.forward.splats + (first_splat(spot, a.forward.sizes) + id) * SPLAT_FIELDS + SPLAT_Z) *
+                   cotangent(a, spot, channels);
     }
     return sum;
 }
 
-// Contribution of one pixel to the gradients of one splat; moves the ray in front of it.
+// Contribution of one pixel to the gradients of one splat; moves the ray in front of it. Without branches: where the splat
+// does not count, alpha is 0, which leaves the ray as it is and makes all values 0.
 template <class P>
 __device__ __forceinline__ void differentiate(const BackwardArguments& a, const Spot& spot, Ray<P::channels>& r, const Sample& s,
-                                              float4 p, float4 q, const float* features, int id, float (&values)[P::values]) {
-    float fall = exp2_of_minus(s.power), raw = q.y * fall, alpha = fminf(a.forward.alpha_limit, raw);
-    float inverse = __fdividef(1.0f, 1.0f - alpha);
+                                              bool counts, const Staged<P::batch, P::staged_channels>& staged, int i,
+                                              float (&values)[P::values]) {
+    float4 p = staged.a[i], q = staged.b[i];
+    float fall = counts ? exp2_of_minus(s.power) : 0.0f, raw = q.y * fall, alpha = fminf(a.forward.alpha_limit, raw);
+    float inverse = reciprocal(1.0f - alpha);
     r.transmittance *= inverse;
     float weight = alpha * r.transmittance;
     constexpr int geometry = P::geometry ? geometry_fields : 0;
 #pragma unroll
     for (int c = 0; c < P::channels; ++c) values[geometry + c] = weight * r.v[c];
     if constexpr (P::geometry) {
-        float seen = dot_features<P>(a, spot, r, features, id);
+        float seen = dot_features<P>(a, spot, r, counts, staged, i);
         float v_alpha = r.transmittance * seen - inverse * r.behind;
         r.behind += weight * seen;
-        float v_raw = raw <= a.forward.alpha_limit ? v_alpha : 0.0f;
-        float v_sigma = -raw * v_raw * (1.0f / factor_scale);  // for u and v in their scale
+        float v_opacity = raw <= a.forward.alpha_limit ? fall * v_alpha : 0.0f;
+        float v_sigma = -(q.y * (1.0f / factor_scale)) * v_opacity;  // for u and v in their scale
         float v_u = v_sigma * s.u, v_v = v_sigma * s.v;
         values[0] = -(p.z * v_u), values[1] = -(p.w * v_u + q.x * v_v);  // target_of scales them back
         values[2] = v_u * s.dx, values[3] = v_u * s.dy, values[4] = v_v * s.dy;
-        values[5] = fall * v_raw;
+        values[5] = v_opacity;
         if constexpr (P::absolute) {
             values[P::values - 2] = fabsf(values[0]), values[P::values - 1] = fabsf(values[1]);
         }
@@ -173,13 +180,11 @@ __device__ __forceinline__ void walk_batch(const BackwardArguments& a, const Spo
         while (mask) {
             int bit = warp_lanes - 1 - __clz(int(mask)), i = group + bit;
             mask ^= 1u << bit;
-            float4 p = staged.a[i], q = staged.b[i];
-            Sample s = sample(p, q, spot.x, spot.y);
-            bool contributes = first + i < r.last && s.power <= q.z;
-            if (!__any_sync(all_lanes, contributes)) continue;
-            float values[P::values] = {};
-            if (contributes)
-                differentiate<P>(a, spot, r, s, p, q, staged.features + i * P::staged_channels, staged.ids[i], values);
+            Sample s = sample(staged.a[i], staged.b[i], spot.x, spot.y);
+            bool counts = first + i < r.last && s.power <= staged.b[i].z;
+            if (!__any_sync(all_lanes, counts)) continue;
+            float values[P::values];
+            differentiate<P>(a, spot, r, s, counts, staged, i, values);
             float total = FoldedSum<P::values>::run(values, lane) * outlet.factor;
             if (outlet.value < 0) continue;
             if constexpr (P::deterministic) rows.sums[warp_index()][i][outlet.value] = total;

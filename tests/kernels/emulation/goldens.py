@@ -9,7 +9,7 @@ import numpy as np
 from tests.kernels.emulation.driver import ANTIALIASED, DEPTH, Scene, floats
 from tests.parity.fill import make_input
 
-FOLDER = Path(__file__).resolve().parents[1] / "parity" / "splatting_kernels"
+FOLDER = Path(__file__).resolve().parents[2] / "parity" / "splatting_kernels"
 
 # folder: prefix, prefixes of its scenes, N, width, height, degree, K, flags, scale bounds, opacity offset
 CASES = {
