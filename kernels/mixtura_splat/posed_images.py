@@ -52,11 +52,13 @@ class Views:
 def load_transforms(path: str | Path) -> Views:
     """Read transforms.json (or the folder with it): `frames` with file_path and transform_matrix (camera to world, OpenGL
     axes), intrinsics fl_x, fl_y, cx, cy (pixels) for all or for each frame, or camera_angle_x (radians). RGBA images give
-    masks. Raises OSError, or ValueError naming the file, the frame and the key.
+    masks. Raises ValueError naming the file, the frame and the key.
     """
     file = Path(path)
     if file.is_dir():
         file = file / "transforms.json"
+    if not file.is_file():
+        raise ValueError(f"{file}: there is no such file; a transforms.json, or the folder that has one, is needed")
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         frames = data["frames"]
@@ -91,6 +93,8 @@ def _frame(file: Path, index: int, frame: dict[str, Any], shared: dict[str, Any]
         image_path = image_path.with_suffix(".png")
     if not image_path.is_relative_to(file.parent.resolve()):
         raise ValueError(f"{where}: file_path {name!r} leaves the folder of {file.name}")
+    if not image_path.is_file():
+        raise ValueError(f"{where}: there is no image {image_path}")
     with Image.open(image_path) as picture:
         pixels = np.asarray(picture.convert("RGBA"), dtype=np.float32) / 255
     height, width = pixels.shape[:2]
