@@ -42,7 +42,7 @@ template <int channels_, bool geometry_, bool absolute_, bool deterministic_> st
     static constexpr int batch = deterministic ? warp_lanes : tile_pixels;
     static constexpr int staged_channels = channels > 0 ? channels : 1;
     // On a multiprocessor: as many as the registers allow without spilling (48 a thread, or 64).
-    static constexpr int blocks_at_once = !deterministic && channels > 0 && values < 10 ? 5 : 4;
+    static constexpr int blocks_at_once = !deterministic && geometry && channels > 0 && values < 10 ? 5 : 4;
 };
 
 // Where value number `value` of a pass goes.
@@ -150,18 +150,22 @@ __device__ __forceinline__ void differentiate(const BackwardArguments& a, const 
 
 // A lane's part of the sums of a warp: which value it ends up with and where that goes.
 struct Outlet {
-    int value;       // or -1
-    float* base;     // of Gaussian 0 of the view
-    int stride;
+    int value;        // or -1
+    char* base;       // of Gaussian 0 of the view
+    unsigned stride;  // bytes
     float factor;
+
+    __device__ float* address(int id) const {
+        return reinterpret_cast<float*>(base + uint64_t(unsigned(id)) * stride);  // one multiply-add
+    }
 };
 
 template <class P> __device__ __forceinline__ Outlet find_outlet(const BackwardArguments& a, const Spot& spot) {
     int value = FoldedSum<P::values>::owned(lane_index());
     Target t = target_of<P>(a, value);
-    if (!t.base) value = -1;
+    if (!t.base) return {-1, nullptr, 0, 0.0f};
     int64_t row = t.is_feature ? first_feature(spot, a.forward.sizes) : first_splat(spot, a.forward.sizes);
-    return {value, t.base ? t.base + row * t.stride : nullptr, t.stride, t.factor};
+    return {value, reinterpret_cast<char*>(t.base + row * t.stride), unsigned(t.stride) * unsigned(sizeof(float)), t.factor};
 }
 
 template <class P> struct Rows {
@@ -183,12 +187,13 @@ __device__ __forceinline__ void walk_batch(const BackwardArguments& a, const Spo
             Sample s = sample(staged.a[i], staged.b[i], spot.x, spot.y);
             bool counts = first + i < r.last && s.power <= staged.b[i].z;
             if (!__any_sync(all_lanes, counts)) continue;
+            int id = staged.ids[i];
             float values[P::values];
             differentiate<P>(a, spot, r, s, counts, staged, i, values);
             float total = FoldedSum<P::values>::run(values, lane) * outlet.factor;
             if (outlet.value < 0) continue;
             if constexpr (P::deterministic) rows.sums[warp_index()][i][outlet.value] = total;
-            else atomicAdd(outlet.base + int64_t(staged.ids[i]) * outlet.stride, total);
+            else add_to_global(outlet.address(id), total);
         }
     }
 }

@@ -14,6 +14,16 @@ template <class T> __device__ __forceinline__ T warp_sum(T value) {
     return value;
 }
 
+// Add to global memory without waiting for what was there. Spelled out because the compiler, where it does not see that a
+// pointer is global, makes a search for its kind of memory and a loop of this.
+__device__ __forceinline__ void add_to_global(float* address, float value) {
+#ifdef __CUDA_ARCH__
+    asm volatile("red.global.add.f32 [%0], %1;" ::"l"(__cvta_generic_to_global(address)), "f"(value) : "memory");
+#else
+    atomicAdd(address, value);
+#endif
+}
+
 // Sum n values over the lanes of a warp at once. In each of five steps a lane gives half of its values to its partner
 // and takes over the partner's half of the others, so n = 9 costs 12 shuffles in place of 45. In the end a lane holds one
 // total, that of value number FoldedSum<n>::owned(lane).

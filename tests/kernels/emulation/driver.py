@@ -23,6 +23,10 @@ ROOT = HERE.parents[2]
 CUDA = ROOT / "kernels" / "csrc" / "cuda"
 FLAGS = ["-std=c++17", "-O2", "-g1", "-fPIC", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas", f"-I{HERE}"]
 
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+if os.environ.get("MIXTURA_EMULATION_SANITIZE"):  # needs libasan in LD_PRELOAD
+    FLAGS += SANITIZE
+
 ANTIALIASED, GRAPHDECO, DEPTH, SHARED_FEATURES, DETERMINISTIC = 1, 2, 4, 8, 16
 BAD_OPTIONS, TOO_MANY_ENTRIES, NO_MEMORY, DEVICE = 1, 2, 3, 100
 FOR_BIN, FOR_PROJECT_BACKWARD, FOR_COMPOSITE_BACKWARD = 0, 1, 2
@@ -43,28 +47,28 @@ class Options(ctypes.Structure):
     ]  # fmt: skip
 
 
-def build(folder: Path, extra: tuple[str, ...] = ()) -> Path:
+def build(folder: Path) -> Path:
     """Compile the kernels against the emulation into folder/libemulated.so."""
     folder.mkdir(parents=True, exist_ok=True)
     sources = [*sorted(CUDA.glob("*.cu")), HERE / "machine.cpp"]
 
     def compile_one(source: Path) -> Path:
         target = folder / (source.stem + ".o")
-        subprocess.run(["g++", *FLAGS, *extra, "-x", "c++", "-c", str(source), "-o", str(target)], check=True)
+        subprocess.run(["g++", *FLAGS, "-x", "c++", "-c", str(source), "-o", str(target)], check=True)
         return target
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_one, sources))
     library = folder / "libemulated.so"
     partial = folder / f"libemulated.{os.getpid()}.so"
-    subprocess.run(["g++", "-shared", *extra, *map(str, objects), "-o", str(partial)], check=True)
+    subprocess.run(["g++", *FLAGS, "-shared", *map(str, objects), "-o", str(partial)], check=True)
     partial.rename(library)
     return library
 
 
-def content_hash(*parts: str) -> str:
+def content_hash() -> str:
     """Of all sources that the emulated library is made of."""
-    digest = hashlib.sha256(" ".join([*FLAGS, *parts]).encode())
+    digest = hashlib.sha256(" ".join(FLAGS).encode())
     for path in sorted([*CUDA.parent.glob("*.h"), *CUDA.glob("*.cu*"), *HERE.rglob("*.h"), *HERE.rglob("*.c*")]):
         if path.suffix in {".h", ".cpp", ".cu", ".cuh"}:
             digest.update(path.read_bytes())
@@ -72,11 +76,11 @@ def content_hash(*parts: str) -> str:
 
 
 @cache
-def emulated(extra: tuple[str, ...] = ()) -> Library:
+def emulated() -> Library:
     """The emulated library, built once for each state of the sources."""
-    folder = Path(tempfile.gettempdir()) / f"mixtura-emulation-{os.getuid()}" / content_hash(*extra)
+    folder = Path(tempfile.gettempdir()) / f"mixtura-emulation-{os.getuid()}" / content_hash()
     library = folder / "libemulated.so"
-    return Library(library if library.exists() else build(folder, extra))
+    return Library(library if library.exists() else build(folder))
 
 
 class SplatError(Exception):

@@ -6,6 +6,9 @@
 #if !defined(__x86_64__)
 #include <ucontext.h>
 #endif
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 namespace emulation {
 
@@ -55,6 +58,13 @@ void* fresh_stack(char* stack) {
 }
 #endif
 
+// A fiber ends inside a call, so the address sanitizer still guards what that call had on the stack.
+void clear_marks([[maybe_unused]] char* stack) {
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_unpoison_memory_region(stack, stack_bytes);
+#endif
+}
+
 // ---- shared memory -----------------------------------------------------------------------------
 // Shared arrays are thread-local, so they lie in this library's block of thread-local memory.
 thread_local char anchor;
@@ -89,13 +99,38 @@ void poison_shared_memory() {
 }  // namespace
 
 // ---- scheduling --------------------------------------------------------------------------------
+uint64_t Machine::random() {
+    state_ ^= state_ << 13, state_ ^= state_ >> 7, state_ ^= state_ << 17;
+    return state_;
+}
+
+// Any warp, or in every other block by an order of that block: then the last one only gets on while all others wait, which
+// chance alone would hardly ever bring about.
+int Machine::draw_warp() {
+    if (!order_.empty())
+        for (int warp : order_)
+            if (ready_warps_ >> warp & 1) return warp;
+    uint64_t rest = ready_warps_;
+    for (uint64_t skip = random() % uint64_t(__builtin_popcountll(rest)); skip > 0; --skip) rest &= rest - 1;
+    return __builtin_ctzll(rest);
+}
+
 int Machine::draw() {
-    random_ ^= random_ << 13, random_ ^= random_ >> 7, random_ ^= random_ << 17;
-    size_t i = size_t(random_ % ready_.size());
-    int fiber = ready_[i];
-    ready_[i] = ready_.back();
-    ready_.pop_back();
+    int number = draw_warp();
+    auto& ready = warps_[size_t(number)].ready;
+    size_t i = size_t(random() % ready.size());
+    int fiber = ready[i];
+    ready[i] = ready.back();
+    ready.pop_back();
+    if (ready.empty()) ready_warps_ &= ~(uint64_t(1) << number);
     return fiber;
+}
+
+void Machine::make_ready(const std::vector<int>& fibers) {
+    for (int fiber : fibers) {
+        warps_[size_t(fiber / 32)].ready.push_back(fiber);
+        ready_warps_ |= uint64_t(1) << (fiber / 32);
+    }
 }
 
 void Machine::stuck(const char* why) {
@@ -106,14 +141,14 @@ void Machine::stuck(const char* why) {
 
 // Let others run until somebody makes the running fiber ready again.
 void Machine::wait() {
-    if (ready_.empty()) stuck("all threads wait for each other");
+    if (!ready_warps_) stuck("all threads wait for each other");
     int from = running_;
     running_ = draw();
     if (running_ != from) switch_stack(&fibers_[size_t(from)].stack_pointer, fibers_[size_t(running_)].stack_pointer);
 }
 
 void Machine::release_barrier() {
-    ready_.insert(ready_.end(), at_barrier_.begin(), at_barrier_.end());
+    make_ready(at_barrier_);
     at_barrier_.clear();
     turn_ ^= 1;
     amounts_[turn_] = 0;
@@ -138,7 +173,7 @@ const Lanes& Machine::exchange(char operation, uint64_t value) {
     lanes.bits[self % 32] = value;
     warp.waiting.push_back(self);
     if (++warp.arrived == 32) {
-        ready_.insert(ready_.end(), warp.waiting.begin(), warp.waiting.end());
+        make_ready(warp.waiting);
         warp.waiting.clear();
         warp.arrived = 0, warp.turn ^= 1;
     }
@@ -155,7 +190,7 @@ void Machine::finish() {
     if (alive_ > 0 && int(at_barrier_.size()) == alive_) release_barrier();
     void* unused;
     if (alive_ == 0) switch_stack(&unused, host_stack_pointer_);
-    if (ready_.empty()) stuck("all threads wait for each other");
+    if (!ready_warps_) stuck("all threads wait for each other");
     running_ = draw();
     switch_stack(&unused, fibers_[size_t(running_)].stack_pointer);
 }
@@ -166,15 +201,19 @@ void Machine::start_block(int threads) {
         fibers_.back().stack = static_cast<char*>(std::aligned_alloc(64, stack_bytes));
     }
     warps_.resize(size_t((threads + 31) / 32));
-    for (Warp& warp : warps_) warp.arrived = 0, warp.alive = 0, warp.turn = 0, warp.waiting.clear();
-    ready_.clear(), at_barrier_.clear();
+    for (Warp& warp : warps_) warp.arrived = 0, warp.alive = 0, warp.turn = 0, warp.waiting.clear(), warp.ready.clear();
+    at_barrier_.clear(), ready_warps_ = 0;
+    order_.clear();
+    if (random() % 2)
+        for (int i = 0; i < int(warps_.size()); ++i) order_.insert(order_.begin() + long(random() % uint64_t(i + 1)), i);
     amounts_[0] = amounts_[1] = turn_ = 0;
     for (int i = 0; i < threads; ++i) {
         Fiber& fiber = fibers_[size_t(i)];
         fiber.index = {unsigned(i), 0, 0}, fiber.finished = false;
+        clear_marks(fiber.stack);
         fiber.stack_pointer = fresh_stack(fiber.stack);
         ++warps_[size_t(i / 32)].alive;
-        ready_.push_back(i);
+        make_ready({i});
     }
     alive_ = threads;
 }

@@ -38,7 +38,7 @@ struct Warp {
     Lanes values[2];
     int turn = 0, arrived = 0, alive = 0;
     char operation = 0;
-    std::vector<int> waiting;
+    std::vector<int> waiting, ready;  // fibers
 };
 
 class Machine {
@@ -46,7 +46,7 @@ public:
     Index3 block_index, block_size, grid_size;
 
     Fiber& current() { return fibers_[size_t(running_)]; }
-    void seed(uint64_t seed) { random_ = seed * 0x9e3779b97f4a7c15ull + 1; }
+    void seed(uint64_t seed) { state_ = seed * 0x9e3779b97f4a7c15ull + 1; }
 
     void run(int64_t blocks, int threads, const std::function<void()>& kernel);
     int barrier(int amount);                                   // sum of the amounts of all threads
@@ -58,15 +58,20 @@ private:
     void start_block(int threads);
     void wait();
     void release_barrier();
+    void make_ready(const std::vector<int>& fibers);
+    uint64_t random();
+    int draw_warp();
     int draw();
     [[noreturn]] void stuck(const char* why);
 
     std::vector<Fiber> fibers_;
     std::vector<Warp> warps_;
-    std::vector<int> ready_, at_barrier_;
+    std::vector<int> at_barrier_;
+    uint64_t ready_warps_ = 0;   // a bit for each warp with fibers that can run
+    std::vector<int> order_;     // of the warps, when some always go before others
     int running_ = 0, alive_ = 0, threads_ = 0, amounts_[2] = {0, 0}, turn_ = 0;
     void* host_stack_pointer_ = nullptr;
-    uint64_t random_ = 1;
+    uint64_t state_ = 1;
 };
 
 extern Machine machine;
