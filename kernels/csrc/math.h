@@ -56,7 +56,7 @@ template <class S> struct Lens {
 };
 
 constexpr double compensation_floor = 0.005;
-constexpr double transmittance_stop = 1e-4;
+constexpr double transmittance_stop = 1e-4 * (1 + 1e-6);  // two hits at alpha 0.99 leave 1e-4: they end a pixel however they round
 constexpr double alpha_cut = 1.0 / 255.0;
 
 template <class S> struct Camera {

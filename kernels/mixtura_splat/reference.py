@@ -12,6 +12,8 @@ from torch import Tensor
 
 from mixtura_splat.backend import ANTIALIASED, DEPTH, GRAPHDECO, TILE
 
+STOP = 1e-4 * (1 + 1e-6)
+"""Transmittance at which a pixel ends. Two hits at alpha 0.99 leave 1e-4: the margin lets them end it however they round."""
 PIXELS_AT_ONCE = 1 << 22
 """Bound on pixels x Gaussians of one piece of the compositor."""
 
@@ -193,10 +195,10 @@ def _composite_view(
         raw = opacity * torch.exp(-torch.where(hit, sigma, 0.0))
         alpha = torch.where(hit, raw.clamp(max=limit), 0.0)
         after = (1 - alpha).cumprod(-1)
-        going = after >= 1e-4 if flags & GRAPHDECO else after > 1e-4
+        going = after >= STOP if flags & GRAPHDECO else after > STOP
         going = going.to(torch.int8).cummin(-1).values.bool()  # nothing counts behind the one that stops
         alpha = torch.where(going, alpha, 0.0)
-        before = torch.cat([torch.ones_like(alpha[:, :1]), (1 - alpha).cumprod(-1)], -1)
+        before = torch.cat([alpha.new_ones(len(alpha), 1), (1 - alpha).cumprod(-1)], -1)
         pieces.append(torch.cat([(alpha * before[:, :-1]) @ values, before[:, -1:]], -1))
     out = torch.cat(pieces)
     image, depth, left = out[:, :-2], out[:, -2], out[:, -1]
