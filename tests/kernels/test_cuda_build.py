@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import re
-import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.kernels.emulation.clouds import random_scene
-from tests.kernels.emulation.driver import BAD_OPTIONS, CUDA, DEVICE, Library, SplatError
-
-NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
-FLAGS = [
-    "-O3", "-std=c++17", "-Xcompiler", "-fPIC,-Wall,-Wextra", "-Werror", "all-warnings",
-    "-gencode", "arch=compute_80,code=sm_80", "-gencode", "arch=compute_90,code=[sm_90,compute_90]",
-    "-Xptxas", "-v",
-]  # fmt: skip
+from tests.kernels.emulation.driver import BAD_OPTIONS, DEVICE, NVCC, Library, SplatError, build_cuda
 
 pytestmark = [
     pytest.mark.slow,
@@ -31,20 +21,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The shared library and what the assembler said of every kernel."""
-    folder = tmp_path_factory.mktemp("cuda")
-    sources = sorted(CUDA.glob("*.cu"))
-    objects = [folder / (source.stem + ".o") for source in sources]
-
-    def compile_one(pair: tuple[Path, Path]) -> str:
-        done = subprocess.run([NVCC, *FLAGS, "-c", pair[0], "-o", pair[1]], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stderr
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        notes = "".join(pool.map(compile_one, zip(sources, objects, strict=True)))
-    library = folder / "cuda.so"
-    subprocess.run([NVCC, "-shared", "-cudart", "static", *objects, "-o", library], check=True)
-    return library, notes
+    return build_cuda(tmp_path_factory.mktemp("cuda"))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The CUDA kernels, compiled as C++ against a CPU emulation, agree with recorded outputs and with float64."""
+"""The CUDA kernels agree with recorded outputs and with float64: compiled as C++ against a CPU emulation, and on a GPU."""
 
 from __future__ import annotations
 
@@ -20,9 +20,13 @@ OF_A_GAUSSIAN = ("means", "quats", "scales", "opacities", "sh")
 OF_A_VIEW = ("viewmats", "ks", "background")
 
 
-@pytest.fixture(scope="module")
-def lib() -> Library:
-    return driver.emulated()
+@pytest.fixture(scope="module", params=["emulated", pytest.param("device", marks=pytest.mark.gpu)])
+def lib(request: pytest.FixtureRequest) -> Library:
+    if request.param == "emulated":
+        return driver.emulated()
+    if not torch.cuda.is_available() or driver.NVCC is None:
+        pytest.skip("no GPU that torch can use, or no nvcc")
+    return driver.on_device()
 
 
 def gradients_of(lib: Library, scene: Scene, seed: int = 3) -> dict[str, np.ndarray]:

@@ -2,12 +2,13 @@
 //
 // Two sorts. First all (view, Gaussian) pairs by the 32 bits of their depth; then entries are written in that order, and
 // a stable sort on the number of the tile alone (view * L + tile, as few bits as it needs) brings tiles together and
-// leaves depths, and equal depths by index, in order. Bytes, with 8 bits a pass and 16-bit tile keys:
-//   sort by depth   4 passes x 16 + 4 = 68 a pair     sort by tile   2 passes x 12 + 2 = 26 an entry
-//   write entries   4 + 8 + 32 = 44 a pair, 6 an entry
-// One sort of 64-bit keys (32 bits of depth, 13 of tile) would take 6 passes x 24 + 8 = 152 bytes an entry and 16 more to
-// write it. A pair makes at least one entry where it is seen at all, so two sorts always move less: with two entries a
-// pair 88 bytes against 168.
+// leaves depths, and equal depths by index, in order. Bytes, with 8 bits a pass, 16-bit tile keys and 32 bytes for whatever
+// is picked out of order:
+//   a pair    44 keys, 68 sort (4 passes x 16, histogram), 44 sum of tile counts, 44 to read the splat again = 200
+//   an entry  6 written, 26 sort (2 passes x 12, histogram) = 32
+// One sort of 64-bit keys (32 bits of depth, 13 of tile) would take 56 a pair and 164 an entry: 12 written, 6 passes x 24,
+// histogram. The two would meet where nearly all splats lie within one tile, at 1.1 entries a pair. At 1.7, splats of a
+// pixel or so, it is 255 bytes a pair against 335, at 3.3 it is 306 against 597.
 #include <cub/cub.cuh>
 
 #include <iterator>
@@ -126,9 +127,13 @@ __device__ __forceinline__ void write_together(const BinArguments& a, const Sour
     }
 }
 
+__device__ __forceinline__ int64_t end_of(const BinArguments& a, int64_t position) {
+    return position + 1 < a.pairs ? a.offsets[position + 1] : a.entries;
+}
+
 template <class Key> __global__ void __launch_bounds__(bin_threads) entry_kernel(BinArguments a, Key* keys, uint32_t* values) {
     int64_t position = int64_t(blockIdx.x) * bin_threads + threadIdx.x;
-    int count = position < a.pairs ? a.tiles[a.order[position]] : 0;
+    int count = position < a.pairs ? int(end_of(a, position) - a.offsets[position]) : 0;
     if (count > 0 && count <= large_splat) write_alone(a, load_source(a, position), keys, values);
     unsigned large = __ballot_sync(all_lanes, count > large_splat);
     int64_t warp_start = position - int(threadIdx.x) % warp_lanes;
@@ -292,7 +297,7 @@ template <class Key> struct Binning {
 template <class Key> int bin(const SplatOptions& o, const BinArguments& a, int32_t* ids, int64_t* ranges) {
     Buffers<Key> b;
     SPLAT_TRY(take_buffers<Key>(o, o.scratch, a.entries, b));
-    if (!o.scratch || b.bytes > o.scratch_bytes) return SPLAT_NO_MEMORY;
+    if (!has_scratch(o, b.bytes)) return SPLAT_NO_MEMORY;
     return Binning<Key>{o, a, b, stream_of(o)}.run(ids, ranges);
 }
 

@@ -99,6 +99,8 @@ private:
     int64_t bytes_ = 0;
 };
 
+inline bool has_scratch(const SplatOptions& o, int64_t bytes) { return bytes <= (o.scratch ? o.scratch_bytes : 0); }
+
 // Bytes of scratch memory, or a negative code.
 int64_t bin_scratch(const SplatOptions& o, int64_t entries);
 int64_t project_backward_scratch(const SplatOptions& o);

@@ -121,7 +121,7 @@ extern "C" int splat_project_backward(const SplatOptions* o, const real* means, 
     if (sh && (!shades || !has_coefficients(*o))) return SPLAT_BAD_OPTIONS;
     Scratch scratch(o->scratch);
     CameraRows rows = take_camera_rows(scratch, *o);
-    if (with_cameras && (!o->scratch || scratch.bytes() > o->scratch_bytes)) return SPLAT_NO_MEMORY;
+    if (with_cameras && !has_scratch(*o, scratch.bytes())) return SPLAT_NO_MEMORY;
     if (!with_cameras) rows.pose = nullptr;
     if (!with_cameras || !shades) rows.centre = nullptr;
 

@@ -224,7 +224,7 @@ extern "C" int splat_shade_backward(const SplatOptions* o, const real* means, co
     if (!has_coefficients(*o)) return SPLAT_BAD_OPTIONS;
     Scratch scratch(o->scratch);
     CameraRows rows = take_camera_rows(scratch, *o);
-    if (v_viewmats && (!o->scratch || scratch.bytes() > o->scratch_bytes)) return SPLAT_NO_MEMORY;
+    if (v_viewmats && !has_scratch(*o, scratch.bytes())) return SPLAT_NO_MEMORY;
     rows.pose = nullptr;
     if (!v_viewmats) rows.centre = nullptr;
     SPLAT_TRY(shade_backward(*o, rows, means, viewmats, sh, colors, v_colors, v_means, false, v_sh));

@@ -1,7 +1,8 @@
-"""Builds the emulated CUDA library and drives its C interface with numpy arrays, without the Python package.
+"""Builds the CUDA library, emulated or real, and drives its C interface with numpy arrays, without the Python package.
 
-`emulated()` gives the library, `Scene` holds inputs, `render` and `differentiate` run all stages of the interface and
-return what came out by name. Every output array is filled with rubbish first, so one that a kernel forgets shows up.
+`emulated()` and `on_device()` give a library, `Scene` holds inputs, `render` and `differentiate` run all stages of the
+interface and return what came out by name. Every output array is filled with rubbish first, so one that a kernel forgets
+shows up.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import ctypes
 import dataclasses
 import hashlib
 import os
+import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +19,19 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import torch
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 CUDA = ROOT / "kernels" / "csrc" / "cuda"
 FLAGS = ["-std=c++17", "-O2", "-g1", "-fPIC", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas", f"-I{HERE}"]
 
+NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+NVCC_FLAGS = [
+    "-O3", "-std=c++17", "-Xcompiler", "-fPIC,-Wall,-Wextra", "-Werror", "all-warnings",
+    "-gencode", "arch=compute_80,code=sm_80", "-gencode", "arch=compute_90,code=[sm_90,compute_90]",
+    "-Xptxas", "-v",
+]  # fmt: skip
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 if os.environ.get("MIXTURA_EMULATION_SANITIZE"):  # needs libasan in LD_PRELOAD
     FLAGS += SANITIZE
@@ -66,9 +75,26 @@ def build(folder: Path) -> Path:
     return library
 
 
+def build_cuda(folder: Path) -> tuple[Path, str]:
+    """Compile the kernels with nvcc into folder/cuda.so; also what the assembler said of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def compile_one(source: Path) -> tuple[Path, str]:
+        target = folder / (source.stem + ".o")
+        done = subprocess.run([NVCC, *NVCC_FLAGS, "-c", source, "-o", target], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return target, done.stderr
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects, notes = zip(*pool.map(compile_one, sorted(CUDA.glob("*.cu"))), strict=True)
+    library = folder / "cuda.so"
+    subprocess.run([NVCC, "-shared", "-cudart", "static", *objects, "-o", library], check=True)
+    return library, "".join(notes)
+
+
 def content_hash() -> str:
-    """Of all sources that the emulated library is made of."""
-    digest = hashlib.sha256(" ".join(FLAGS).encode())
+    """Of all sources that the libraries are made of."""
+    digest = hashlib.sha256(" ".join([*FLAGS, *NVCC_FLAGS]).encode())
     for path in sorted([*CUDA.parent.glob("*.h"), *CUDA.glob("*.cu*"), *HERE.rglob("*.h"), *HERE.rglob("*.c*")]):
         if path.suffix in {".h", ".cpp", ".cu", ".cuh"}:
             digest.update(path.read_bytes())
@@ -78,9 +104,21 @@ def content_hash() -> str:
 @cache
 def emulated() -> Library:
     """The emulated library, built once for each state of the sources."""
-    folder = Path(tempfile.gettempdir()) / f"mixtura-emulation-{os.getuid()}" / content_hash()
+    folder = cache_folder()
     library = folder / "libemulated.so"
     return Library(library if library.exists() else build(folder))
+
+
+@cache
+def on_device() -> Library:
+    """The real library on the first GPU; arrays go there and back by way of torch."""
+    folder = cache_folder()
+    library = folder / "cuda.so"
+    return DeviceLibrary(library if library.exists() else build_cuda(folder)[0], "cuda")
+
+
+def cache_folder() -> Path:
+    return Path(tempfile.gettempdir()) / f"mixtura-emulation-{os.getuid()}" / content_hash()
 
 
 class SplatError(Exception):
@@ -109,18 +147,47 @@ class Library:
         """Choose the order in which the emulation lets threads run."""
         self.handle.emulation_seed(ctypes.c_uint64(seed))
 
-    def scratch(self, options: Options, call: int, entries: int = 0) -> np.ndarray:
+    def scratch(self, options: Options, call: int, entries: int = 0) -> object:
+        """Temporary memory of the size that a call wants, as long as the result is kept."""
         size = self.handle.splat_scratch(ctypes.byref(options), ctypes.c_int32(call), ctypes.c_int64(entries))
         if size < 0:
             raise SplatError(-size, self.error(-size))
-        memory = np.full(size, 0xAA, np.uint8)
-        options.scratch, options.scratch_bytes = memory.ctypes.data, size
+        memory = self.allocate(size)
+        options.scratch, options.scratch_bytes = address_of(memory), size
         return memory
+
+    def allocate(self, size: int) -> object:
+        return np.full(size, 0xAA, np.uint8)
 
     def call(self, name: str, options: Options, *arguments: object) -> None:
         code = getattr(self.handle, name)(ctypes.byref(options), *[_argument(a) for a in arguments])
         if code:
             raise SplatError(code, self.error(code))
+
+
+class DeviceLibrary(Library):
+    """The same with arrays in another memory: they are copied there before a call, and back after it."""
+
+    def __init__(self, path: Path, device: str) -> None:
+        super().__init__(path)
+        self.device = torch.device(device)
+
+    def seed(self, seed: int) -> None:
+        """A GPU has an order of its own."""
+
+    def allocate(self, size: int) -> object:
+        return torch.full((size,), 0xAA, dtype=torch.uint8, device=self.device)
+
+    def call(self, name: str, options: Options, *arguments: object) -> None:
+        copies = {id(a): torch.from_numpy(a).to(self.device, copy=True) for a in arguments if isinstance(a, np.ndarray)}
+        super().call(name, options, *[copies.get(id(a), a) for a in arguments])
+        for array in arguments:
+            if isinstance(array, np.ndarray):
+                array[...] = copies[id(array)].cpu().numpy()
+
+
+def address_of(array: object) -> int:
+    return array.ctypes.data if isinstance(array, np.ndarray) else array.data_ptr()
 
 
 def _argument(value: object) -> object:
@@ -129,7 +196,8 @@ def _argument(value: object) -> object:
     if isinstance(value, np.ndarray):
         assert value.flags.c_contiguous
         assert value.dtype in (np.float32, np.int32, np.int64), value.dtype
-        return ctypes.c_void_p(value.ctypes.data if value.size else None)
+    if isinstance(value, np.ndarray | torch.Tensor):
+        return ctypes.c_void_p(address_of(value) if len(value.reshape(-1)) else None)
     return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_double(value)
 
 
