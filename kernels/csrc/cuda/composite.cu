@@ -2,8 +2,6 @@
 //
 // Bytes: 36 + 4 C for an entry (id, splat, features; gathered, from the L2 cache where tiles share splats), 8 + 4 C for a
 // pixel. Compute-bound: some 20 instructions for each splat and warp that meet, 32 pixels at a time.
-#include <cmath>
-
 #include "composite.cuh"
 
 namespace splat {
@@ -35,7 +33,7 @@ __device__ __forceinline__ void blend(Pixel<channels>& p, float y, const Staged<
     float features[channels];
     read_features(staged, i, features);
     Sample s = sample(a, b, p.x, y);
-    float alpha = fminf(arguments.alpha_limit, b.y * exp2_of_minus(s.power));
+    float alpha = fminf(arguments.alpha_limit, b.y * quick_exp2(-s.power));
     float weight = alpha * p.transmittance;
     bool meets = s.power <= b.z, goes_on = p.transmittance - weight > arguments.stop;
     if (meets && !goes_on) p.x = out_of_reach;

@@ -86,27 +86,6 @@ template <int batch, int channels> struct Staged {
     int32_t ids[batch];
 };
 
-// One instruction each. None of the special cases that 1 / x and exp2f take care of occurs here.
-__device__ __forceinline__ float reciprocal(float x) {
-#ifdef __CUDA_ARCH__
-    float result;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
-    return result;
-#else
-    return 1.0f / x;
-#endif
-}
-
-__device__ __forceinline__ float exp2_of_minus(float power) {
-#ifdef __CUDA_ARCH__
-    float result;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(-power));
-    return result;
-#else
-    return exp2f(-power);
-#endif
-}
-
 // Channel `channel` of a splat; number C, one past the features, is depth, and beyond `end` there is nothing.
 __device__ __forceinline__ float feature(const CompositeArguments& a, const float* row, float depth, int channel, int end) {
     if (channel >= end) return 0.0f;

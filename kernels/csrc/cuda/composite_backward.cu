@@ -11,8 +11,6 @@
 //
 // Deterministic: the eight warps leave their sums in shared memory, the block adds them in a fixed order and writes one row
 // for the entry; gather_kernel then adds up the rows of each Gaussian in the order of its tiles.
-#include <cmath>
-
 #include "composite.cuh"
 
 namespace splat {
@@ -125,7 +123,7 @@ __device__ __forceinline__ void differentiate(const BackwardArguments& a, const 
                                               bool counts, const Staged<P::batch, P::staged_channels>& staged, int i,
                                               float (&values)[P::values]) {
     float4 p = staged.a[i], q = staged.b[i];
-    float fall = counts ? exp2_of_minus(s.power) : 0.0f, raw = q.y * fall, alpha = fminf(a.forward.alpha_limit, raw);
+    float fall = counts ? quick_exp2(-s.power) : 0.0f, raw = q.y * fall, alpha = fminf(a.forward.alpha_limit, raw);
     float inverse = reciprocal(1.0f - alpha);
     r.transmittance *= inverse;
     float weight = alpha * r.transmittance;
@@ -336,6 +334,7 @@ extern "C" int splat_composite_backward(const SplatOptions* o, const real* splat
     if (pairs == 0) return SPLAT_OK;
     if (o->flags & SPLAT_DETERMINISTIC) {
         if (!first || !tiles) return SPLAT_BAD_OPTIONS;
+        if (ids && !o->scratch) return SPLAT_NO_MEMORY;  // how much is right only the lists know
         return v_absolute ? launch_passes<true, true>(*o, a) : launch_passes<false, true>(*o, a);
     }
     return v_absolute ? launch_passes<true, false>(*o, a) : launch_passes<false, false>(*o, a);

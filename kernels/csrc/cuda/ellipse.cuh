@@ -45,10 +45,10 @@ __device__ __forceinline__ Footprint footprint(float x, float y, float u11, floa
     Footprint f;
     f.x = x, f.y = y, f.u12 = u12, f.u22 = u22, f.radius = radius, f.square = square;
     f.k = __fmul_rn(2.0f, __fadd_rn(tau, tau_margin));
-    f.inverse_u11 = __fdiv_rn(1.0f, u11);
-    float lean = __fdiv_rn(u12, u22);
-    f.half_y = __fdiv_rn(__fsqrt_rn(f.k), u22);
-    f.top = -__fdiv_rn(__fmul_rn(f.half_y, lean), __fsqrt_rn(__fmaf_rn(lean, lean, 1.0f)));
+    f.inverse_u11 = reciprocal(u11);
+    float inverse_u22 = reciprocal(u22), lean = __fmul_rn(u12, inverse_u22);
+    f.half_y = __fmul_rn(quick_root(f.k), inverse_u22);
+    f.top = -__fmul_rn(__fmul_rn(f.half_y, lean), reciprocal(quick_root(__fmaf_rn(lean, lean, 1.0f))));
     return f;
 }
 
@@ -70,7 +70,7 @@ __device__ __forceinline__ Span tile_rows(const Footprint& f, int tiles_y, int h
 // Furthest x - mean of the ellipse to the right at `dy`.
 __device__ __forceinline__ float reach(const Footprint& f, float dy) {
     float v = __fmul_rn(f.u22, dy), rest = __fmaf_rn(-v, v, f.k);
-    return __fmul_rn(__fmaf_rn(-f.u12, dy, __fsqrt_rn(fmaxf(rest, 0.0f))), f.inverse_u11);
+    return __fmul_rn(__fmaf_rn(-f.u12, dy, quick_root(fmaxf(rest, 0.0f))), f.inverse_u11);
 }
 
 // The part of the ellipse in a row of tiles is convex, so it meets exactly the tiles between its ends. Its right end is

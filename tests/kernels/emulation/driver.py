@@ -28,7 +28,7 @@ FLAGS = ["-std=c++17", "-O2", "-g1", "-fPIC", "-ffp-contract=off", "-Wall", "-We
 
 NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
 NVCC_FLAGS = [
-    "-O3", "-std=c++17", "-Xcompiler", "-fPIC,-Wall,-Wextra", "-Werror", "all-warnings",
+    "-O3", "-std=c++17", "-prec-div=false", "-prec-sqrt=false", "-Xcompiler", "-fPIC,-Wall,-Wextra", "-Werror", "all-warnings",
     "-gencode", "arch=compute_80,code=sm_80", "-gencode", "arch=compute_90,code=[sm_90,compute_90]",
     "-Xptxas", "-v",
 ]  # fmt: skip
