@@ -104,6 +104,7 @@ template <class T> SPLAT_HD void view_direction_vjp(const T d[3], T inverse, con
 
 // The camera centre is -W^-1 t: adds what a gradient of the centre gives to W [9] and t [3].
 template <class S> SPLAT_HD void centre_vjp(const Camera<S>& cam, const S v_centre[3], S v_w[9], S v_t[3]) {
+    if (v_centre[0] == S(0) && v_centre[1] == S(0) && v_centre[2] == S(0)) return;  // W may be singular, or NaN
     for (int i = 0; i < 3; ++i) {
         S back = cam.inverse[i] * v_centre[0] + cam.inverse[3 + i] * v_centre[1] + cam.inverse[6 + i] * v_centre[2];
         v_t[i] -= back;

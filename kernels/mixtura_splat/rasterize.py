@@ -127,9 +127,13 @@ def rasterize(
     `eps2d` [pixels^2]. `near` and `far` cull by camera z (near: 0.01; 0.2 with compat). `compat="graphdeco"` reproduces
     the extent (squares of 3 sigma rounded to tiles), clamp and stop rule of the original implementation. `absgrad` fills
     `info.absgrad`. `deterministic` (default: as torch.use_deterministic_algorithms) gives the same bits on every run; the
-    CPU always does, for any number of threads. `validate` looks for values that are not finite first and names the
-    argument; without it such Gaussians are left out and counted in `info.not_finite`. `kernels` forces the compiled
-    kernels (True) or PyTorch (False); by default kernels are used where there are any.
+    CPU always does, for any number of threads. `kernels` forces the compiled kernels (True) or PyTorch (False); by default
+    kernels are used where there are any.
+
+    Values that are not finite: `validate` looks for them first and names the argument. Without it, Gaussians with such
+    parameters (harmonics included) and all Gaussians in the view of such a camera are left out, get no gradient and are
+    counted in `info.not_finite`. `colors`, `features` and `background` are not looked at: a NaN in them is one in the
+    pixels of the Gaussian, and may spread to others and to gradients.
 
     Raises ValueError or TypeError naming the argument, and backend.BackendMissing with `kernels=True` and none.
     """

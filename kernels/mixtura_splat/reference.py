@@ -56,12 +56,20 @@ def sh_basis(degree: int, d: Tensor) -> Tensor:
     return torch.stack([y for band in bands[: degree + 1] for y in band], -1)
 
 
+def camera_centres(viewmats: Tensor) -> Tensor:
+    """-W^-1 t of [W|t] for viewmats [..,4,4]: [..,3]; not finite where W is singular."""
+    a, b, c = viewmats[..., :3, :3].unbind(-2)
+    t = viewmats[..., :3, 3]
+    columns = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], -1)
+    return -(columns @ t[..., None])[..., 0] / (a * columns[..., 0]).sum(-1, keepdim=True)
+
+
 def shade(means: Tensor, viewmats: Tensor, sh: Tensor, sh_degree: int) -> Tensor:
     """means [B,N,3], viewmats [B,V,4,4], sh [B,N,K,3] -> colours [B,V,N,3] = max(SH + 0.5, 0)."""
-    centres = -torch.linalg.solve(viewmats[..., :3, :3], viewmats[..., :3, 3:])[..., 0]
+    centres = camera_centres(viewmats)
     d = means[:, None] - centres[:, :, None]
     norm = (d * d).sum(-1, keepdim=True)
-    d = torch.where(norm > 0, d / torch.where(norm > 0, norm, 1.0).sqrt(), 0.0)
+    d = d * torch.where(norm > 0, 1 / torch.where(norm > 0, norm, 1.0).sqrt(), 0.0)
     used = (sh_degree + 1) ** 2
     return (torch.einsum("bvnk,bnkc->bvnc", sh_basis(sh_degree, d), sh[:, :, :used]) + 0.5).clamp(min=0)
 
@@ -69,7 +77,7 @@ def shade(means: Tensor, viewmats: Tensor, sh: Tensor, sh_degree: int) -> Tensor
 def normals(means: Tensor, quats: Tensor, scales: Tensor, viewmats: Tensor) -> Tensor:
     """The axis along which each Gaussian is thinnest, turned towards the camera: [B,V,N,3], world space, length 1."""
     axis = rotations(quats).gather(-1, scales.argmin(-1)[..., None, None].expand(*scales.shape[:2], 3, 1))[..., 0]
-    centres = -torch.linalg.solve(viewmats[..., :3, :3], viewmats[..., :3, 3:])[..., 0]
+    centres = camera_centres(viewmats)
     towards = centres[:, :, None] - means[:, None]
     sign = torch.where((axis[:, None] * towards).sum(-1, keepdim=True) < 0, -1.0, 1.0)
     return axis[:, None] * sign.detach()
@@ -122,6 +130,11 @@ def project(
     root11, root = c11.sqrt(), det.sqrt()  # their squares' product may be too large
     fields = [*xy.unbind(-1), root11 / root, -c01 / root11 / root, 1 / root11, opacity]
     broken = ~(kept[:, None] & working[..., None]) | inside & ~_finite(torch.stack(fields, -1))
+    colors = means.new_empty(0)
+    if sh is not None:
+        colors = shade(means, viewmats, torch.where(kept[..., None, None], sh, 0.0), sh_degree)
+        broken = broken | ~_finite(colors)
+        colors = torch.where(broken[..., None], 0.0, colors)
     inside = inside & ~broken
     seen = inside & (opacity >= 1 / 255)
     tau = torch.where(seen, (255 * torch.where(seen, opacity, 1.0)).log(), -1.0).detach()
@@ -131,9 +144,6 @@ def project(
     tau, extents = torch.where(seen, tau, -1.0), torch.where(seen[..., None], extents, 0.0)
     fields = [torch.where(inside, t, 0.0) for t in fields]
     splats = torch.stack([*fields, tau, torch.where(inside, p[..., 2], 0.0)], -1)
-    colors = means.new_empty(0)
-    if sh is not None:
-        colors = shade(means, viewmats, torch.where(kept[..., None, None], sh, 0.0), sh_degree) * kept[:, None, :, None]
     stats = torch.stack([seen.sum(), (present[:, None] & broken).sum()])
     return splats, extents, seen.to(torch.int32), colors, stats
 
