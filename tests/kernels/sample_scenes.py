@@ -77,9 +77,10 @@ def images(rendering: Rendering) -> list[Tensor]:
 
 
 def score(rendering: Rendering, seed: int = 7) -> Tensor:
-    """A loss with a different weight for every number of every image."""
+    """A loss with a different weight for every number of every image, the same ones in every precision."""
     random = torch.Generator().manual_seed(seed)
-    return sum((part * torch.randn(part.shape, generator=random, dtype=part.dtype)).sum() for part in images(rendering))
+    weights = [torch.randn(part.shape, generator=random, dtype=torch.float64).to(part.dtype) for part in images(rendering)]
+    return sum((part * weight).sum() for part, weight in zip(images(rendering), weights, strict=True))
 
 
 def differentiate(scene: Scene, **options: Any) -> tuple[Rendering, dict[str, Tensor]]:
