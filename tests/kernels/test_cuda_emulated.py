@@ -117,6 +117,16 @@ def test_any_number_of_channels(lib: Library, channels: int, with_depth: int, mo
     assert compare(grads["v_features"], features.grad.numpy()) < BACKWARD
 
 
+@pytest.mark.parametrize("flags", [0, GRAPHDECO])
+def test_two_opaque_hits_end_a_pixel(lib: Library, flags: int) -> None:
+    scene = random_scene(51, gaussians=3, width=8, height=8, channels=1, log_scales=(3, 3), flags=flags)
+    scene.opacities[:] = 1
+    scene.means = floats([[[0, 0, z] for z in (0.0, 0.1, 0.2)]])
+    out = driver.render(lib, scene)
+    assert np.all(out["last"] == 1)
+    assert np.allclose(out["transmittance"], 0.01)
+
+
 @pytest.mark.parametrize("mode", [0, DETERMINISTIC], ids=["atomic", "deterministic"])
 def test_lists_longer_than_a_batch(lib: Library, mode: int) -> None:
     scene = random_scene(50, gaussians=900, width=20, height=18, channels=3, log_scales=(-3, -2), flags=mode)

@@ -34,14 +34,15 @@ __device__ __forceinline__ void blend(Pixel<channels>& p, float y, const Staged<
     read_features(staged, i, features);
     Sample s = sample(a, b, p.x, y);
     float alpha = fminf(arguments.alpha_limit, b.y * quick_exp2(-s.power));
-    float weight = alpha * p.transmittance;
-    bool meets = s.power <= b.z, goes_on = p.transmittance - weight > arguments.stop;
-    if (meets && !goes_on) p.x = out_of_reach;
-    if (meets && goes_on) p.last = number + 1;
-    weight = meets && goes_on ? weight : 0.0f;
+    // With one rounding: T - alpha T would lose the digits of what two opaque hits leave, and the backward pass divides.
+    float weight = alpha * p.transmittance, next = __fmaf_rn(-alpha, p.transmittance, p.transmittance);
+    bool meets = s.power <= b.z, counts = meets && next > arguments.stop;
+    if (meets && !counts) p.x = out_of_reach;
+    if (counts) p.last = number + 1;
+    weight = counts ? weight : 0.0f;
+    p.transmittance = counts ? next : p.transmittance;
 #pragma unroll
     for (int c = 0; c < channels; ++c) p.sums[c] += weight * features[c];
-    p.transmittance -= weight;
 }
 
 // A warp goes through the splats of a batch, the first of which is entry `first` of the list.

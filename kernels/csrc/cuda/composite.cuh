@@ -148,12 +148,14 @@ struct Sample {
     float power;   // sigma * log2(e)
 };
 
+// Spelled in operations that the compiler does not fuse in its own way, so that forward and backward pass agree on which
+// splats count.
 __device__ __forceinline__ Sample sample(float4 a, float4 b, float x, float y) {
     Sample s;
-    s.dx = x - a.x, s.dy = y - a.y;
-    s.v = b.x * s.dy;
-    s.u = a.z * s.dx + a.w * s.dy;
-    s.power = s.u * s.u + s.v * s.v;
+    s.dx = __fadd_rn(x, -a.x), s.dy = __fadd_rn(y, -a.y);
+    s.v = __fmul_rn(b.x, s.dy);
+    s.u = __fmaf_rn(a.z, s.dx, __fmul_rn(a.w, s.dy));
+    s.power = __fmaf_rn(s.u, s.u, __fmul_rn(s.v, s.v));
     return s;
 }
 
