@@ -435,6 +435,16 @@ def test_values_that_are_not_finite_are_dropped_and_counted(lib: Library) -> Non
     assert all(np.isfinite(value).all() for value in gradients_of(lib, scene).values())
 
 
+@pytest.mark.parametrize("broken", [np.nan, 0.0], ids=["nan", "singular"])
+def test_a_camera_without_inverse_sees_nothing(lib: Library, broken: float) -> None:
+    scene = random_scene(47, views=2)
+    scene.viewmats[0, 1, :3, :3] = broken
+    out = driver.render(lib, scene)
+    assert out["stats"][1] == 40
+    assert not out["tiles"][0, 1].any()
+    assert all(np.isfinite(value).all() for value in gradients_of(lib, scene).values())
+
+
 def test_only_the_first_gaussians_of_a_scene_count(lib: Library) -> None:
     scene = random_scene(43, scenes=2)
     scene.counts = np.array([40, 17], np.int64)

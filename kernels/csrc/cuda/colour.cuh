@@ -45,7 +45,7 @@ template <int degree> struct StagedCoefficients {
     }
 };
 
-// False when it is not finite: the cut at 0 would hide what is not a number.
+// False when it is not finite.
 template <int degree>
 __device__ __forceinline__ bool evaluate_colour(const Camera<float>& camera, const float mean[3], const float* coefficients,
                                                 float colour[3]) {
@@ -59,7 +59,7 @@ __device__ __forceinline__ bool evaluate_colour(const Camera<float>& camera, con
         for (int c = 0; c < 3; ++c) colour[c] += basis[k] * coefficients[3 * k + c];
     bool finite = is_finite(colour[0] + colour[1] + colour[2]);
 #pragma unroll
-    for (int c = 0; c < 3; ++c) colour[c] = fmaxf(colour[c], 0.0f);
+    for (int c = 0; c < 3; ++c) colour[c] = colour[c] < 0.0f ? 0.0f : colour[c];  // keeps what is not a number
     return finite;
 }
 
