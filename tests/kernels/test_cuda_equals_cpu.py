@@ -32,5 +32,5 @@ def test_images_and_gradients_agree(cpu: Library, flags: int, needles: bool) -> 
         out = driver.render(library, scene, numbered=True)
         grads = driver.differentiate(library, scene, out, v_image, v_depth if flags & DEPTH else None, v_end)
         results.append({name: out[name] for name in ("splats", "colors", "image", "transmittance")} | grads)
-    for name, value in results[0].items():
-        assert compare(results[1][name], value) < (5e-5 if name.startswith("v_") else 1e-5), name
+    for name, value in results[0].items():  # a pixel on the rim of a splat, where alpha is 1/255, may fall on either side
+        assert compare(results[1][name], value) < (1e-3 if name.startswith("v_") else 1e-4), name
