@@ -401,6 +401,14 @@ def _flat(tensor: Optional) -> Any:
     return None if tensor is None else tensor.contiguous()
 
 
+def _no_second_vjp(ctx: Any, *_: Any) -> None:
+    raise RuntimeError(
+        "mixtura_splat: the kernels have first derivatives only. Remedy: kernels=False, whose PyTorch has them all"
+    )
+
+
+for _op in (_project_backward, _shade_backward, _composite_backward):
+    _op.register_autograd(_no_second_vjp)
 project, shade, composite = _project, _shade, _composite
 for _op in (_project, _shade, _composite):
     for _device in ("cpu", "cuda"):

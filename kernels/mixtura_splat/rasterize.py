@@ -126,9 +126,9 @@ def rasterize(
     mode "antialiased" multiplies opacities by sqrt(det C0 / det C), which keeps thin splats from growing with the low-pass
     `eps2d` [pixels^2]. `near` and `far` cull by camera z (near: 0.01; 0.2 with compat). `compat="graphdeco"` reproduces
     the extent (squares of 3 sigma rounded to tiles), clamp and stop rule of the original implementation. `absgrad` fills
-    `info.absgrad`. `deterministic` (default: as torch.use_deterministic_algorithms) gives the same bits on every run; the
-    CPU always does, for any number of threads. `kernels` forces the compiled kernels (True) or PyTorch (False); by default
-    kernels are used where there are any.
+    `info.absgrad` (kernels only; torch.compile breaks the graph for it). `deterministic` (default: as
+    torch.use_deterministic_algorithms) gives the same bits on every run; the CPU always does, for any number of threads.
+    `kernels` forces the compiled kernels (True) or PyTorch (False); by default kernels are used where there are any.
 
     Values that are not finite: `validate` looks for them first and names the argument. Without it, Gaussians with such
     parameters (harmonics included) and all Gaussians in the view of such a camera are left out, get no gradient and are
