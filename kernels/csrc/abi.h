@@ -66,7 +66,8 @@ int splat_abi(void);
 const char* splat_describe(void);
 const char* splat_error(int code);
 
-// Bytes of scratch memory that a call will need (0 on the CPU, which takes its own). `entries` is M.
+// Bytes of scratch memory that a call will need (0 on the CPU, which takes its own), or minus an error code. `entries` is M.
+// splat_shade_backward with v_viewmats counts as SPLAT_FOR_PROJECT_BACKWARD.
 int64_t splat_scratch(const SplatOptions* o, int32_t call, int64_t entries);
 
 // Stage 1: means [B,N,3], quats [B,N,4], scales [B,N,3], opacities [B,N], viewmats [B,V,4,4], ks [B,V,3,3] -> splats;
@@ -93,13 +94,14 @@ int splat_shade_backward(const SplatOptions* o, const real* means, const real* v
 // Stage 2: lists of Gaussians by tile, front to back, equal depths by index.
 // ids [M]: index of the Gaussian in its scene. ranges [B*V, L+1]: where the list of each tile begins and ends in ids.
 // slots [M] and first [B,V,N] are what the backward call needs to bring the entries of a Gaussian together; their meaning
-// is the library's own. On CUDA they may be null when SPLAT_DETERMINISTIC is off.
+// is the library's own, and they bound a view (on CUDA all views together) to 2^31 entries. On CUDA they may be null when
+// SPLAT_DETERMINISTIC is off, and splats, extents and gradients of splats must be aligned to 16 bytes.
 int splat_bin(const SplatOptions* o, const real* splats, const real* extents, const int32_t* tiles, int64_t entries,
               int32_t* ids, int32_t* slots, int32_t* first, int64_t* ranges);
 
 // Stage 3: features [B,V,N,C] (or [B,1,N,C]), background [B,V,C] or null -> image [B,V,H,W,C], depth [B,V,H,W] with
 // SPLAT_DEPTH else null (sum of weight times z, no background), transmittance [B,V,H,W] left at the end,
-// last [B,V,H,W]: how many entries of its tile's list a pixel went through.
+// last [B,V,H,W]: a number of entries of its tile's list behind which nothing added to the pixel.
 int splat_composite(const SplatOptions* o, const real* splats, const real* features, const real* background,
                     const int32_t* ids, const int64_t* ranges, real* image, real* depth, real* transmittance, int32_t* last);
 

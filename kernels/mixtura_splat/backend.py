@@ -66,7 +66,16 @@ class Library:
 
     def call(self, function: str, options: Options, *arguments: Tensor | int | float | None) -> None:
         """Call splat_<function>(options, ...): tensors as pointers (None as null), ints as int64, floats as double."""
-        code = getattr(self.handle, f"splat_{function}")(ctypes.byref(options), *map(_argument, arguments))
+        self.check(function, getattr(self.handle, f"splat_{function}")(ctypes.byref(options), *map(_argument, arguments)))
+
+    def scratch_bytes(self, function: str, options: Options, call: int, entries: int) -> int:
+        """How much temporary memory a call wants."""
+        size = int(self.handle.splat_scratch(ctypes.byref(options), ctypes.c_int32(call), ctypes.c_int64(entries)))
+        self.check(function, -min(size, 0))
+        return size
+
+    def check(self, function: str, code: int) -> None:
+        """Raise RuntimeError for a code that is not 0."""
         if code:
             text = self.handle.splat_error(code).decode()
             raise RuntimeError(f"mixtura_splat: {function} on {self.name}: {text}")
@@ -180,7 +189,6 @@ def call(
         return
     with torch.cuda.device(like.device):
         if scratch:
-            size = lib.handle.splat_scratch(ctypes.byref(opts), ctypes.c_int32(scratch[0]), ctypes.c_int64(scratch[1]))
-            memory = torch.empty(max(int(size), 1), dtype=torch.uint8, device=like.device)
+            memory = torch.empty(lib.scratch_bytes(function, opts, *scratch), dtype=torch.uint8, device=like.device)
             opts.scratch, opts.scratch_bytes = memory.data_ptr(), memory.numel()
         lib.call(function, opts, *arguments)

@@ -58,7 +58,7 @@ template <int FIXED> void blend_list(const Inputs& in, const Tile& t, const Patt
     const real* splats = in.splats + t.view * o->gaussians * SPLAT_FIELDS;
     const real stop_at = real(transmittance_stop), alpha_limit = real(o->alpha_limit);
     const bool strict = o->flags & SPLAT_GRAPHDECO, with_depth = o->flags & SPLAT_DEPTH;
-    const Value zero(real(0));
+    const Value zero(real(0)), one(real(1));
     for (int32_t k = 0; k < entries && c.live; ++k) {
         if (k + 8 < entries) {
             __builtin_prefetch(splats + int64_t(ids[k + 8]) * SPLAT_FIELDS);
@@ -82,7 +82,7 @@ template <int FIXED> void blend_list(const Inputs& in, const Tile& t, const Patt
             Value q = u * u + v * v, left = c.left[b];
             auto touched = both(q <= Value(s.limit), left > zero);
             Value alpha = smaller(power_of_two(zero - q) * s.opacity, Value(alpha_limit));
-            Value weight = alpha * left, rest = left - weight;
+            Value weight = alpha * left, rest = left * (one - alpha);  // left - weight would lose the digits that stopping needs
             auto stopping = both(touched, strict ? rest < Value(stop_at) : rest <= Value(stop_at));
             auto adds = both(touched, negate(stopping));
             weight = select(adds, weight, zero);

@@ -44,21 +44,24 @@ inline Value shade(const SplatOptions* o, const Camera<real>& cam, const Value m
     return sum;
 }
 
-// v_color: gradient of the colours, already gated by color > 0. Adds to v_sh rows and to v_mean; v_direction is what the
-// camera centre gets with the opposite sign.
+// From colours and their gradients: adds to v_sh rows; v_direction is the mean's gradient, and what the camera centre gets
+// with the opposite sign. A colour of 0 was cut off, or belongs to a Gaussian that is not there, and has no gradient.
 inline void shade_vjp(const SplatOptions* o, const Camera<real>& cam, const Value mean[3], const real* sh, int64_t i, int64_t n,
-                      const Value v_color[3], Value* v_sh, Value v_direction[3]) {
-    Value d[3], basis[sh_count(4)], weight[sh_count(4)], v_d[3];
+                      const Value color[3], const Value v_color[3], Value* v_sh, Value v_direction[3]) {
+    Value d[3], basis[sh_count(4)], weight[sh_count(4)], v_d[3], v[3], zero(real(0));
+    for (int ch = 0; ch < 3; ++ch) v[ch] = select(color[ch] > zero, v_color[ch], zero);
+    auto lit = color[0] + color[1] + color[2] > zero;
     Value inverse = view_direction(cam, mean, d);
     sh_basis(o->sh_degree, d[0], d[1], d[2], basis);
     for (int k = 0; k < sh_count(o->sh_degree); ++k) {
         Value c[3];
         gather_sh(sh, o->sh_coefficients, k, i, n, c);
-        weight[k] = c[0] * v_color[0] + c[1] * v_color[1] + c[2] * v_color[2];
-        for (int ch = 0; ch < 3; ++ch) v_sh[3 * k + ch] = v_sh[3 * k + ch] + basis[k] * v_color[ch];
+        weight[k] = c[0] * v[0] + c[1] * v[1] + c[2] * v[2];
+        for (int ch = 0; ch < 3; ++ch) v_sh[3 * k + ch] = v_sh[3 * k + ch] + select(lit, basis[k] * v[ch], zero);
     }
     sh_basis_vjp(o->sh_degree, d[0], d[1], d[2], weight, v_d);
     view_direction_vjp(d, inverse, v_d, v_direction);
+    for (int j = 0; j < 3; ++j) v_direction[j] = select(lit, v_direction[j], zero);
 }
 
 inline void store_sh(const SplatOptions* o, const Value* v_sh, real* to, int64_t i, int64_t n) {
@@ -222,7 +225,7 @@ void project_bundle_vjp(const ProjectInputs& in, const std::vector<Camera<real>>
     int64_t n = o->gaussians, base = scene * n, lanes = std::min<int64_t>(lane_count, n - i);
     Gaussians g = load(in.means + base * 3, in.quats + base * 4, in.scales + base * 3, in.opacities + base, i, n);
     Rotation<Value> turn = rotation(g.quat);
-    Value zero(real(0)), v_mean[3], v_m[9], v_opacity = zero, ever_seen = zero, v_sh[3 * sh_count(4)];
+    Value zero(real(0)), v_mean[3], v_m[9], v_opacity = zero, ever_projected = zero, v_sh[3 * sh_count(4)];
     for (auto& x : v_mean) x = zero;
     for (auto& x : v_m) x = zero;
     if (in.sh)
@@ -230,38 +233,36 @@ void project_bundle_vjp(const ProjectInputs& in, const std::vector<Camera<real>>
     for (int64_t local = 0; local < o->views; ++local) {
         int64_t v = scene * o->views + local;
         const Camera<real>& cam = cameras[size_t(v)];
-        Value tau;
-        gather_rows<1>(in.splats + v * n * SPLAT_FIELDS + SPLAT_TAU, SPLAT_FIELDS, i, n, &tau);
-        auto seen = tau >= zero;
-        if (!bits(seen)) continue;
-        ever_seen = select(seen, Value(real(1)), ever_seen);
-        Value row[SPLAT_FIELDS];
-        gather_rows<SPLAT_FIELDS>(in.v_splats + v * n * SPLAT_FIELDS, SPLAT_FIELDS, i, n, row);
-        Splat<Value> grad{row[0], row[1], row[2], row[3], row[4], row[5], zero, row[SPLAT_Z], zero, zero};
-        ViewGradient<Value> out;
-        project_vjp(cam, lens, g.mean, turn, g.scale, g.opacity, grad, seen, sums != nullptr, out);
-        for (int j = 0; j < 3; ++j) v_mean[j] = v_mean[j] + out.mean[j];
-        for (int j = 0; j < 9; ++j) v_m[j] = v_m[j] + out.m[j];
-        v_opacity = v_opacity + out.opacity;
-        if (sums) add_projection(sums[local], out, lanes);
+        Value u22;  // 0 where there is no projection: behind near, beyond far, not finite
+        gather_rows<1>(in.splats + v * n * SPLAT_FIELDS + SPLAT_U22, SPLAT_FIELDS, i, n, &u22);
+        auto projected = u22 > zero;
+        if (bits(projected)) {
+            ever_projected = select(projected, Value(real(1)), ever_projected);
+            Value row[SPLAT_FIELDS];
+            gather_rows<SPLAT_FIELDS>(in.v_splats + v * n * SPLAT_FIELDS, SPLAT_FIELDS, i, n, row);
+            Splat<Value> grad{row[0], row[1], row[2], row[3], row[4], row[5], zero, row[SPLAT_Z], zero, zero};
+            ViewGradient<Value> out;
+            project_vjp(cam, lens, g.mean, turn, g.scale, g.opacity, grad, projected, sums != nullptr, out);
+            for (int j = 0; j < 3; ++j) v_mean[j] = v_mean[j] + out.mean[j];
+            for (int j = 0; j < 9; ++j) v_m[j] = v_m[j] + out.m[j];
+            v_opacity = v_opacity + out.opacity;
+            if (sums) add_projection(sums[local], out, lanes);
+        }
         if (!in.sh) continue;
         Value v_color[3], color[3], v_direction[3];
         gather_rows<3>(in.colors + v * n * 3, 3, i, n, color);
         gather_rows<3>(in.v_colors + v * n * 3, 3, i, n, v_color);
-        for (int ch = 0; ch < 3; ++ch) v_color[ch] = select(both(color[ch] > zero, seen), v_color[ch], zero);
-        shade_vjp(o, cam, g.mean, in.sh + base * o->sh_coefficients * 3, i, n, v_color, v_sh, v_direction);
+        shade_vjp(o, cam, g.mean, in.sh + base * o->sh_coefficients * 3, i, n, color, v_color, v_sh, v_direction);
         for (int j = 0; j < 3; ++j) {
-            v_direction[j] = select(seen, v_direction[j], zero);
             v_mean[j] = v_mean[j] + v_direction[j];
             if (sums) sums[local].centre[j] -= sum_first(v_direction[j], lanes);
         }
     }
     Value v_quat[4], v_scale[3];
     rotation_scale_vjp(turn, g.scale, v_m, v_quat, v_scale);
-    auto shown = ever_seen > zero;  // the parameters of others may be NaN, and then their gradients, too
+    auto shown = ever_projected > zero;  // the parameters of others may be NaN, and then their gradients, too
     for (auto& x : v_quat) x = select(shown, x, zero);
     for (auto& x : v_scale) x = select(shown, x, zero);
-    for (int k = 0; in.sh && k < 3 * sh_count(o->sh_degree); ++k) v_sh[k] = select(shown, v_sh[k], zero);
     scatter_rows<3>(v_mean, in.v_means + base * 3, 3, i, n);
     scatter_rows<4>(v_quat, in.v_quats + base * 4, 4, i, n);
     scatter_rows<3>(v_scale, in.v_scales + base * 3, 3, i, n);
@@ -336,8 +337,8 @@ extern "C" int splat_shade_backward(const SplatOptions* o, const real* means, co
             Value color[3], v_color[3], v_direction[3];
             gather_rows<3>(colors + v * n * 3, 3, i, n, color);
             gather_rows<3>(v_colors + v * n * 3, 3, i, n, v_color);
-            for (int ch = 0; ch < 3; ++ch) v_color[ch] = select(color[ch] > zero, v_color[ch], zero);
-            shade_vjp(o, cameras[size_t(v)], mean, sh + scene * n * o->sh_coefficients * 3, i, n, v_color, v_rows, v_direction);
+            shade_vjp(o, cameras[size_t(v)], mean, sh + scene * n * o->sh_coefficients * 3, i, n, color, v_color, v_rows,
+                      v_direction);
             for (int j = 0; j < 3; ++j) {
                 v_mean[j] = v_mean[j] + v_direction[j];
                 if (sums) sums[local].centre[j] -= sum_first(v_direction[j], std::min<int64_t>(lane_count, n - i));
