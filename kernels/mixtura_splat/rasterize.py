@@ -168,10 +168,12 @@ def rasterize(
 
 
 def _stages(scene: Scene, kernels: bool | None):  # type: ignore[no-untyped-def]
+    if kernels is False:
+        return reference
     missing = backend.why_missing(scene.means.device.type, scene.means.dtype)
-    if kernels and missing:
+    if missing and kernels:
         raise backend.BackendMissing(missing)
-    if missing or kernels is False:
+    if missing:
         return reference
     from mixtura_splat import ops
 
