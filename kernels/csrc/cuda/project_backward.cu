@@ -32,8 +32,8 @@ __device__ __forceinline__ Splat<float> load_gradient(const float* v_splats, int
     return g;
 }
 
-__device__ __forceinline__ bool was_seen(const float* splats, int64_t pair) {
-    return __ldg(splats + SPLAT_FIELDS * pair + SPLAT_TAU) >= 0.0f;
+__device__ __forceinline__ bool was_projected(const float* splats, int64_t pair) {
+    return __ldg(splats + SPLAT_FIELDS * pair + SPLAT_U22) > 0.0f;
 }
 
 __device__ __forceinline__ void store_camera_row(const BackwardArguments& a, int64_t view, int warp,
@@ -92,7 +92,7 @@ template <bool with_cameras> __global__ void __launch_bounds__(backward_threads)
         if (warp >= a.rows.warps) continue;  // a whole warp beyond the last Gaussian
         for (int i = 0; i < views; ++i) {
             int64_t pair = (base + i) * a.sizes.gaussians + n;
-            bool seen = exists && was_seen(a.splats, pair);
+            bool seen = exists && was_projected(a.splats, pair);
             add_view<with_cameras>(a, cameras[i], mean, scale, opacity, turn, seen, pair, base + i, warp, totals);
         }
     }
