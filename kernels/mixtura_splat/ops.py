@@ -149,11 +149,10 @@ def _project_backward(
 @_project_backward.register_fake
 def _(means, quats, scales, opacities, viewmats, ks, sh, splats, colors, v_splats, v_colors, *options):  # type: ignore[no-untyped-def]
     camera = options[-1]
-    nothing = means.new_empty(0)
     return (
         *(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (means, quats, scales, opacities)),
-        torch.empty_like(sh, memory_format=torch.contiguous_format) if sh is not None else nothing,
-        viewmats.new_empty(viewmats.shape) if camera else nothing,
+        torch.empty_like(sh, memory_format=torch.contiguous_format) if sh is not None else means.new_empty(0),
+        viewmats.new_empty(viewmats.shape) if camera else means.new_empty(0),
         ks.new_empty(ks.shape) if camera else means.new_empty(0),
     )
 

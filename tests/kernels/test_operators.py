@@ -158,3 +158,35 @@ def test_a_degree_needs_its_coefficients() -> None:
         ops.project(*arguments)
     with pytest.raises(ValueError, match="sh_degree"):
         ops.shade(arguments[0], arguments[4], arguments[6], 2)
+
+
+# ---- the backward operators ------------------------------------------------------------------------------------------
+
+CHECKS = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
+
+
+@pytest.mark.parametrize("camera", [True, False])
+@pytest.mark.parametrize("degree", [None, 1])
+def test_the_backward_of_project_is_registered(degree: int | None, camera: bool) -> None:
+    arguments = project_inputs(degree)
+    splats, _, _, colors, _ = ops.project(*arguments)
+    cotangents = torch.randn_like(splats), torch.randn_like(colors) if degree else None
+    given = (*arguments[:7], splats, colors, *cotangents, *arguments[8:], camera)
+    torch.library.opcheck(torch.ops.mixtura_splat.project_backward, given, test_utils=CHECKS)
+
+
+@pytest.mark.parametrize("camera", [True, False])
+def test_the_backward_of_shade_is_registered(camera: bool) -> None:
+    means, _, _, _, viewmats, _, sh, *_ = project_inputs(2)
+    colors = ops.shade(means, viewmats, sh, 2)
+    given = (means, viewmats, sh, colors, torch.randn_like(colors), 2, camera)
+    torch.library.opcheck(torch.ops.mixtura_splat.shade_backward, given, test_utils=CHECKS)
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_the_backward_of_composite_is_registered(absolute: bool) -> None:
+    splats, features, background, extents, tiles, *rest = composite_inputs(4, DEPTH)
+    image, depth, *kept = ops.composite(splats, features, background, extents, tiles, *rest)
+    cotangents = torch.randn_like(image), torch.randn_like(depth), None
+    given = (splats, features, background, tiles, *kept, *cotangents, *rest[1:], absolute)
+    torch.library.opcheck(torch.ops.mixtura_splat.composite_backward, given, test_utils=CHECKS)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -44,6 +47,39 @@ def test_sharing_a_large_view_between_threads_changes_nothing() -> None:
 def test_a_second_run_gives_the_same_bits() -> None:
     first, second = (bits(SCENES["one view"], 2) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("scene", ["many views", "wide features"])
+def test_every_number_of_every_result_is_written(scene: str) -> None:
+    plain = bits(SCENES[scene], 1)
+    torch.use_deterministic_algorithms(True)  # fresh memory is then filled with NaN
+    try:
+        filled = bits(SCENES[scene], 1)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(a, b) for a, b in zip(plain, filled, strict=True))
+
+
+def test_scenes_may_be_rendered_at_the_same_time() -> None:
+    scenes = [make_scene(200, seed=seed, degree=1) for seed in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda scene: bits(scene, 2), scenes))
+    for scene, found in zip(scenes, together, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(found, bits(scene, 2), strict=True))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_worker_renders_the_same() -> None:
+    scene = make_scene(200)
+    expected = bits(scene, 2)[0]
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    worker = context.Process(target=lambda: answers.put(bits(scene, 1)[0].detach().numpy().tobytes()))  # as data loaders do
+    worker.start()
+    worker.join(60)
+    assert worker.exitcode == 0
+    assert answers.get() == expected.detach().numpy().tobytes()
 
 
 def available_levels() -> list[str]:
