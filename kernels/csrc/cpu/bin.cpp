@@ -12,7 +12,7 @@
 namespace splat {
 namespace {
 
-constexpr int64_t worth_sharing = 32768;  // Gaussians: below it, waiting for each other costs more than it saves
+constexpr int64_t worth_sharing = 4096;   // Gaussians: below it, waiting for each other costs more than it saves
 
 struct Team {
     int id, count;
