@@ -147,7 +147,7 @@ def _kind(device: str, dtype: torch.dtype) -> str:
     return device
 
 
-@torch.compiler.assume_constant_result  # torch.compile asks once and does not trace into the loader
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch.compile asks once and does not trace the loader
 def why_missing(device: str, dtype: torch.dtype) -> str:
     """Why there are no compiled kernels for tensors of this device type and dtype; "" when there are."""
     try:

@@ -28,15 +28,36 @@ LIBRARIES = PACKAGE / "libraries"
 RECORD = "build.json"
 """Beside the libraries: what was built, and why something was not."""
 
-CPU_FLAGS = (
-    "-std=c++17 -O3 -fopenmp -fPIC -shared -fvisibility=hidden -ffp-contract=fast -fno-math-errno -fno-trapping-math "
-    "-Wall -Wextra -Wno-psabi"
-).split()
+CPU_FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-fopenmp",
+    "-fPIC",
+    "-shared",
+    "-fvisibility=hidden",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wall",
+    "-Wextra",
+    "-Wno-psabi",
+]
 # Roots and quotients are a unit or two in the last place off: a third fewer instructions in the projection kernels.
-CUDA_FLAGS = (
-    "-std=c++17 -O3 -shared -cudart static -prec-div=false -prec-sqrt=false --threads 0 -Xcompiler -fPIC,-Wall,-Wextra "
-    "-Werror all-warnings"
-).split()
+CUDA_FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-shared",
+    "-cudart",
+    "static",
+    "-prec-div=false",
+    "-prec-sqrt=false",
+    "--threads",
+    "0",
+    "-Xcompiler",
+    "-fPIC,-Wall,-Wextra",
+    "-Werror",
+    "all-warnings",
+]
 CUDA_ARCHITECTURES = ("80", "90")
 """Compute capabilities that get machine code; newer ones compile the last one's PTX when first loaded."""
 
@@ -160,7 +181,9 @@ def build(folder: Path = LIBRARIES, cpu: bool = True, cuda: bool = True, force: 
         else:
             result["cuda"] = "no nvcc (install the CUDA toolkit, or set CUDA_HOME)"
     with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
-        for (target, _), problem in zip(jobs, pool.map(lambda job: compile_target(*job, folder, force), jobs), strict=True):
+        for (target, _), problem in zip(
+            jobs, pool.map(lambda job: compile_target(job[0], job[1], folder, force), jobs), strict=True
+        ):
             result[target.name] = problem
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / RECORD

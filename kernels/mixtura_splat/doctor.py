@@ -46,9 +46,9 @@ def lines() -> list[tuple[str, str, bool]]:
     for kind in ("cpu", "cpu-float64", "cuda"):
         try:
             library = backend.load(kind)
-        except backend.BackendMissing as problem:
+        except backend.BackendMissing as missing:
             why = "; ".join(reasons[name] for name in backend.candidates(kind) if reasons.get(name))
-            out.append((kind, f"not there: {why or problem}", kind == "cuda"))
+            out.append((kind, f"not there: {why or missing}", kind == "cuda"))
             continue
         problem = device_problem() if kind == "cuda" else ""
         out.append((kind, f"{library.name} ({library.path.name})" + (f", but {problem}" if problem else ""), True))

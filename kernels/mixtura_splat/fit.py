@@ -202,7 +202,7 @@ class Trainee:
         p = {name: value.detach().clone() for name, value in self.parameters.items()}
         n = len(p["means"])
         copies = torch.bincount(onto, minlength=n) + 1
-        chosen = onto.unique()
+        chosen = torch.unique(onto)
         opacity, scale = mcmc.split_opacity_scale(p["logits"][chosen].sigmoid(), p["log_scales"][chosen].exp(), copies[chosen])
         p["logits"][chosen] = torch.logit(opacity.clamp(mcmc.DEAD, 1 - 1e-6))
         p["log_scales"][chosen] = scale.log()
@@ -267,7 +267,7 @@ def fit(views: Views, config: FitConfig | None = None, report: Callable[[Progres
         degree = min(config.sh_degree, step // config.sh_every)
         loss = step_loss(trainee, views, chosen, degree, config, device_generator)
         trainee.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         trainee.optimizer.step()
         trainee.wander(config.noise, device_generator)
         means_group["lr"] *= decay

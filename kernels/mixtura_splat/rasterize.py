@@ -10,7 +10,7 @@ row j) is (i + 0.5, j + 0.5); quaternions (w, x, y, z), normalised inside; scale
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -167,7 +167,8 @@ def rasterize(
         return _render(scene, stages, lens, depth, normals, absgrad, alpha_limit)
 
 
-def _stages(scene: Scene, kernels: bool | None):  # type: ignore[no-untyped-def]
+def _stages(scene: Scene, kernels: bool | None) -> Any:
+    """The module whose `project` and `composite` are to run: ops or reference."""
     if kernels is False:
         return reference
     missing = backend.why_missing(scene.means.device.type, scene.means.dtype)
@@ -181,8 +182,8 @@ def _stages(scene: Scene, kernels: bool | None):  # type: ignore[no-untyped-def]
 
 
 def _render(
-    scene: Scene, stages, lens: tuple[float, float, float, int], depth: Depth, normals: bool, absgrad: bool, limit: float
-) -> Rendering:  # type: ignore[no-untyped-def]
+    scene: Scene, stages: Any, lens: tuple[float, float, float, int], depth: Depth, normals: bool, absgrad: bool, limit: float
+) -> Rendering:
     s = scene
     eps2d, near, far, flags = lens
     splats, extents, tiles, shaded, stats = stages.project(
@@ -190,45 +191,39 @@ def _render(
         eps2d, near, far, flags,
     )  # fmt: skip
     shown = s.restore(splats)
-    parts = [shaded if s.sh is not None else s.colors]
-    if s.features is not None:
-        parts.append(s.features)
-    if normals:
-        parts.append(reference.normals(s.means, s.quats, s.scales, s.viewmats))
-    background = s.background
-    if len(parts) > 1:
-        shared = all(p.shape[1] == 1 for p in parts)
-        parts = [p if shared else p.expand(-1, s.views, -1, -1) for p in parts]
-        extra = sum(p.shape[3] for p in parts[1:])
-        if background is not None:
-            background = torch.cat([background, background.new_zeros(*background.shape[:2], extra)], -1)
-    channels = parts[0].shape[3]
+    parts = [shaded if s.colors is None else s.colors, s.features]
+    parts.append(reference.normals(s.means, s.quats, s.scales, s.viewmats) if normals else None)
+    channels = [0 if part is None else part.shape[3] for part in parts]
     probe = shown.new_zeros(*shown.shape[:-1], 4).requires_grad_() if absgrad else None
     flags |= backend.DEPTH if depth != "none" else 0
-    image, depths, transmittance, *_ = stages.composite(
-        shown.reshape(splats.shape), torch.cat(parts, -1) if len(parts) > 1 else parts[0], background, extents, tiles,
+    blended, depths, transmittance, *_ = stages.composite(
+        shown.reshape(splats.shape), _side_by_side([part for part in parts if part is not None], s.views),
+        _widened(s.background, sum(channels[1:])), extents, tiles,
         None if probe is None else probe.reshape(*splats.shape[:3], 4), s.width, s.height, limit, flags,
     )  # fmt: skip
     alpha = 1 - transmittance[..., None]
-    blended = image
-    image, blended = (image, None) if len(parts) == 1 else (blended[..., :channels], blended[..., channels:])
-    feature_image = normal_image = None
-    if blended is not None:
-        width = s.features.shape[3] if s.features is not None else 0
-        feature_image = blended[..., :width] if width else None
-        normal_image = blended[..., width:] if normals else None
+    image, feature_image, normal_image = blended, None, None
+    if sum(channels[1:]):
+        image, *others = torch.split(blended, channels, -1)
+        feature_image, normal_image = (s.restore(part) if part.shape[-1] else None for part in others)
     depth_image = None
     if depth != "none":
-        depth_image = depths[..., None]
-        if depth == "expected":
-            depth_image = depth_image / alpha.clamp(min=1e-10)
-    info = Info(
-        shown,
-        s.restore(extents),
-        s.restore(tiles),
-        stats[1],
-        None if normal_image is None else s.restore(normal_image),
-        probe,
-    )
-    restored = [None if t is None else s.restore(t) for t in (image, alpha, depth_image, feature_image)]
-    return Rendering(restored[0], restored[1], restored[2], restored[3], info)  # type: ignore[arg-type]
+        depth_image = s.restore(depths[..., None] / alpha.clamp(min=1e-10) if depth == "expected" else depths[..., None])
+    info = Info(shown, s.restore(extents), s.restore(tiles), stats[1], normal_image, probe)
+    return Rendering(s.restore(image), s.restore(alpha), depth_image, feature_image, info)
+
+
+def _side_by_side(parts: list[Tensor], views: int) -> Tensor:
+    """One array of features from several [B, 1 or V, N, C]; a single one is not copied."""
+    if len(parts) == 1:
+        return parts[0]
+    if any(part.shape[1] != 1 for part in parts):
+        parts = [part.expand(-1, views, -1, -1) for part in parts]
+    return torch.cat(parts, -1)
+
+
+def _widened(background: Tensor | None, channels: int) -> Tensor | None:
+    """The background [B,V,C] with `channels` zeros behind it."""
+    if background is None or not channels:
+        return background
+    return torch.cat([background, background.new_zeros(*background.shape[:2], channels)], -1)

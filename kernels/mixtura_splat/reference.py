@@ -29,7 +29,7 @@ def rotations(quats: Tensor) -> Tensor:
         2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
         2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
     ]  # fmt: skip
-    return torch.stack(rows, -1).unflatten(-1, (3, 3))
+    return torch.stack(rows, -1).reshape(*quats.shape[:-1], 3, 3)
 
 
 def sh_basis(degree: int, d: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ def _composite_view(
     values = torch.cat([f, s[:, 7:]], -1)
     index = torch.arange(width * height, device=s.device)
     pieces = []
-    for piece in index.split(max(1, PIXELS_AT_ONCE // max(1, len(order)))):
+    for piece in torch.split(index, max(1, PIXELS_AT_ONCE // max(1, len(order)))):
         column, row = piece % width, piece // width
         u11, u12, u22, opacity, tau = s[:, 2:7].unbind(-1)
         dx, dy = s[:, 0] - (column[:, None] + 0.5), s[:, 1] - (row[:, None] + 0.5)

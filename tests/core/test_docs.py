@@ -11,7 +11,11 @@ from mixtura.cli import build_parser
 from mixtura.config import loads
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "plugins").glob("*/README.md")]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "kernels/README.md")),
+    *(ROOT / "docs").rglob("*.md"),
+    *(ROOT / "plugins").glob("*/README.md"),
+]
 
 
 def test_the_configuration_of_the_readme_is_valid() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "platform" / "mixtura"
+KERNELS = ROOT / "kernels"
 PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/setup.cfg"))
 
 
@@ -52,6 +53,10 @@ def test_the_core_imports_no_plugin() -> None:
     assert importers(CORE, prefix="mixtura_") == []
 
 
+def test_the_kernels_import_neither_core_nor_plugins() -> None:
+    assert importers(KERNELS / "mixtura_splat", "mixtura", "mixtura_demos", *(f"mixtura_{path.name}" for path in PLUGINS)) == []
+
+
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda path: path.name)
 def test_a_plugin_imports_no_other_plugin(plugin: Path) -> None:
     others = [f"mixtura_{path.name}" for path in PLUGINS if path != plugin]
@@ -63,7 +68,7 @@ def test_only_the_demos_import_gradio() -> None:
     assert [place for plugin in PLUGINS for place in importers(plugin, "gradio")] == []
 
 
-@pytest.mark.parametrize("folder", [ROOT, *PLUGINS], ids=lambda path: path.name)
+@pytest.mark.parametrize("folder", [ROOT, KERNELS, *PLUGINS], ids=lambda path: path.name)
 def test_metadata_is_in_setup_cfg_alone(folder: Path) -> None:
     import tomllib
 
@@ -99,5 +104,6 @@ def test_library_code_prints_nothing() -> None:
 
 
 def test_no_file_is_longer_than_a_sitting() -> None:
-    files = [*CORE.rglob("*.py"), *(file for plugin in PLUGINS for file in plugin.rglob("*.py"))]
+    sources = [file for end in ("py", "h", "cpp", "cu", "cuh") for file in KERNELS.rglob(f"*.{end}") if "build" not in file.parts]
+    files = [*CORE.rglob("*.py"), *sources, *(file for plugin in PLUGINS for file in plugin.rglob("*.py"))]
     assert [file for file in files if len(file.read_text().splitlines()) > 450] == []

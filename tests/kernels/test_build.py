@@ -152,3 +152,11 @@ def test_sources_and_headers_of_every_target_exist() -> None:
     for target in [*build.cpu_targets(), build.cuda_target()]:
         sources = [part for part in build.command(target, "c++", Path("out")) if part.endswith((".cpp", ".cu"))]
         assert len(sources) >= 5
+
+
+def test_this_installation_compiled_all_that_it_has_a_compiler_for() -> None:
+    record = build.LIBRARIES / build.RECORD
+    if not record.is_file():
+        pytest.skip("the kernels were not installed here: pip install -e kernels")
+    problems = {name: problem for name, problem in json.loads(record.read_text()).items() if problem}
+    assert not (problems if build.find_nvcc() else {name: p for name, p in problems.items() if name != "cuda"})
