@@ -83,6 +83,12 @@ def test_ragged_scenes_are_their_first_gaussians(counts: list[int]) -> None:
         assert all(not gradients[name][index, count:].any() for name in ("means", "quats", "scales", "opacities", "sh"))
 
 
+def test_counts_beyond_the_ends_mean_none_or_all() -> None:
+    scene = make_scene(20, scenes=2)
+    beyond, exact = (rasterize(**scene, counts=torch.tensor(counts)).image for counts in ([-3, 99], [0, 20]))
+    assert torch.equal(beyond, exact)
+
+
 def test_rows_beyond_the_count_may_hold_anything() -> None:
     scene = make_scene(33, scenes=2, degree=1)
     counts = torch.tensor([20, 33])

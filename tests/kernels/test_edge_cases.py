@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mixtura_splat import Rendering, rasterize
-from tests.kernels.sample_scenes import ARRAYS, Scene, differentiate, distance, images, make_scene, worst
+from tests.kernels.sample_scenes import ARRAYS, Scene, differentiate, distance, images, leaves, make_scene, worst
 
 double = torch.float64
 
@@ -144,6 +144,16 @@ def test_a_gaussian_without_size_is_a_dot_of_the_low_pass(kernels: bool) -> None
     assert distance(made.info.conics, torch.tensor([[1 / 0.3, 0, 1 / 0.3]])) < 1e-6
     assert made.alpha.amax() > 0.1
     assert is_sound(made, gradients)
+
+
+def test_the_compensation_has_a_floor_where_sizes_have_no_gradient(kernels: bool) -> None:
+    scene = in_front(scales=torch.full((1, 3), 1e-3), opacities=torch.tensor([50.0]))
+    ready = leaves(scene)
+    opacity = rasterize(**ready, kernels=kernels, mode="antialiased").info.splats[0, 5]
+    opacity.backward()
+    assert opacity.item() == pytest.approx(50 * 0.005, rel=1e-5)
+    assert ready["opacities"].grad.item() == pytest.approx(0.005, rel=1e-5)
+    assert not ready["scales"].grad.any()
 
 
 def test_without_low_pass_a_gaussian_without_size_is_left_out(kernels: bool) -> None:

@@ -39,7 +39,7 @@ def test_results_do_not_depend_on_the_number_of_threads(scene: Scene) -> None:
 
 
 def test_sharing_a_large_view_between_threads_changes_nothing() -> None:
-    scene = make_scene(40_000, size=(64, 48), scale=0.01)  # from 32,768 Gaussians on, threads share the lists of one view
+    scene = make_scene(40_000, size=(64, 48), scale=0.01)  # more than it takes for threads to share the lists of a view
     results = [bits(scene, threads, normals=False) for threads in (1, 2, 3)]
     assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
 
