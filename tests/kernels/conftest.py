@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 import torch
+
+with suppress(ImportError):  # torch's compiler needs it, and it refuses to come after the standard library's distutils
+    import setuptools  # noqa: F401
 
 from mixtura_splat import backend
 
