@@ -162,6 +162,16 @@ def is_available(like: Tensor) -> bool:
     return not why_missing(like.device.type, like.dtype)
 
 
+def wants_kernels(like: Tensor, kernels: bool | None) -> bool:
+    """Whether compiled kernels are to run: as `kernels` says, or where there are any. Raises BackendMissing for True and none."""
+    if kernels is False:
+        return False
+    missing = why_missing(like.device.type, like.dtype)
+    if missing and kernels:
+        raise BackendMissing(missing)
+    return not missing
+
+
 def options(like: Tensor, scenes: int, views: int, gaussians: int, width: int, height: int, **fields: int | float) -> Options:
     """Options with the sizes, threads and the current stream of `like`'s device filled in."""
     stream = torch.cuda.current_stream(like.device).cuda_stream if like.is_cuda else None

@@ -169,12 +169,7 @@ def rasterize(
 
 def _stages(scene: Scene, kernels: bool | None) -> Any:
     """The module whose `project` and `composite` are to run: ops or reference."""
-    if kernels is False:
-        return reference
-    missing = backend.why_missing(scene.means.device.type, scene.means.dtype)
-    if missing and kernels:
-        raise backend.BackendMissing(missing)
-    if missing:
+    if not backend.wants_kernels(scene.means, kernels):
         return reference
     from mixtura_splat import ops
 

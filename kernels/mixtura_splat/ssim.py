@@ -81,10 +81,7 @@ def _planes_of_map(a: Tensor, b: Tensor, data_range: float, padding: Padding, la
     if padding == "valid" and min(high, wide) < WINDOW:
         raise ValueError(f'padding "valid" needs images of {WINDOW} x {WINDOW} pixels or more, not {high} x {wide} (H x W)')
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
-    missing = backend.why_missing(a.device.type, a.dtype)
-    if kernels and missing:
-        raise backend.BackendMissing(missing)
-    if missing or kernels is False:
+    if not backend.wants_kernels(a, kernels):
         with torch.autocast(a.device.type, enabled=False):  # convolutions would be rounded to half precision
             similarity = reference(planes_a, planes_b, c1, c2)
     else:
