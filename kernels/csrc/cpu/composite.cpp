@@ -33,12 +33,6 @@ void clear(const SplatOptions* o, const Tile& t, int32_t entries, int channels, 
     std::fill(c.sums.get(), c.sums.get() + int64_t(channels) * block_count, Value(real(0)));
 }
 
-inline const real* features_of(const Inputs& in, int64_t view, int64_t n) {
-    const SplatOptions* o = in.o;
-    int64_t set = o->flags & SPLAT_SHARED_FEATURES ? view / o->views : view;
-    return in.features + (set * o->gaussians + n) * o->channels;
-}
-
 // Pixels that stop before entry k: remember k, and drop the block once none goes on.
 __attribute__((noinline)) void stop(Canvas& c, int block, uint32_t stopping, int32_t k) {
     for (int lane = 0; lane < lane_count; ++lane) {
@@ -62,13 +56,13 @@ template <int FIXED> void blend_list(const Inputs& in, const Tile& t, const Patt
     for (int32_t k = 0; k < entries && c.live; ++k) {
         if (k + 8 < entries) {
             __builtin_prefetch(splats + int64_t(ids[k + 8]) * SPLAT_FIELDS);
-            __builtin_prefetch(features_of(in, t.view, ids[k + 8]));
+            __builtin_prefetch(features_of(o, in.features, t.view, ids[k + 8]));
         }
         const real* splat = splats + int64_t(ids[k]) * SPLAT_FIELDS;
         Shape s = shape_of(splat, t);
         uint32_t blocks = blocks_met(p, s) & c.live;
         if (!blocks) continue;
-        const real* f = features_of(in, t.view, ids[k]);
+        const real* f = features_of(o, in.features, t.view, ids[k]);
         if (with_depth) {
             std::copy(f, f + o->channels, c.row.get());
             c.row[o->channels] = splat[SPLAT_Z];

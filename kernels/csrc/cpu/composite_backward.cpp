@@ -40,12 +40,6 @@ struct Canvas {
     std::unique_ptr<real[]> row;
 };
 
-inline const real* features_of(const Inputs& in, int64_t view, int64_t n) {
-    const SplatOptions* o = in.o;
-    int64_t set = o->flags & SPLAT_SHARED_FEATURES ? view / o->views : view;
-    return in.features + (set * o->gaussians + n) * o->channels;
-}
-
 // Loads the tile's pixels; returns how many entries of its list any of them went through.
 int32_t load(const Inputs& in, const Tile& t, int channels, Canvas& c) {
     const SplatOptions* o = in.o;
@@ -107,13 +101,13 @@ void undo_list(const Inputs& in, const Tile& t, const Patterns& p, int total_cha
         }
         if (k >= 8) {
             __builtin_prefetch(splats + int64_t(ids[k - 8]) * SPLAT_FIELDS);
-            __builtin_prefetch(features_of(in, t.view, ids[k - 8]));
+            __builtin_prefetch(features_of(o, in.features, t.view, ids[k - 8]));
         }
         const real* splat = splats + int64_t(ids[k]) * SPLAT_FIELDS;
         Shape s = shape_of(splat, t);
         uint32_t blocks = blocks_met(p, s) & live;
         if (!blocks) continue;
-        const real* f = features_of(in, t.view, ids[k]);
+        const real* f = features_of(o, in.features, t.view, ids[k]);
         if (with_depth) {
             std::copy(f, f + o->channels, c.row.get());
             c.row[o->channels] = splat[SPLAT_Z];

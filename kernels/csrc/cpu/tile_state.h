@@ -23,6 +23,12 @@ inline Tile tile_at(const SplatOptions* o, int64_t i) {
     return t;
 }
 
+// The features of Gaussian n in a view, which all views of its scene may share.
+inline const real* features_of(const SplatOptions* o, const real* features, int64_t view, int64_t n) {
+    int64_t set = o->flags & SPLAT_SHARED_FEATURES ? view / o->views : view;
+    return features + (set * o->gaussians + n) * o->channels;
+}
+
 // Calls visit(pixel index in the view, place in [block][lane]) for the tile's pixels that exist.
 template <class Visit> inline void each_pixel(const SplatOptions* o, const Tile& t, Visit visit) {
     for (int y = 0; y < t.height; ++y)
