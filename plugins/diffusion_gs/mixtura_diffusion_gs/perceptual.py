@@ -1,0 +1,139 @@
+"""What judges pictures besides their pixels: image gradients (needs nothing) or LPIPS with VGG-16 (weights are given).
+
+`build_perceptual(config)` gives a frozen module: pictures (N, 3, H, W) in [0, 1], predicted and target -> (N,), 0 for equal ones.
+LPIPS: Zhang et al. 2018, section 3, trunk VGG-16, version 0.1 of its linear layers. Gradients are our stand-in where weights
+can't be had: no published number was made with it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mixtura.errors import CheckpointError
+from mixtura_diffusion_gs.config import PerceptualConfig
+
+SCALES = 4
+"""Times that `Gradients` halves the picture, less one."""
+SHIFT, SPREAD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+"""What LPIPS takes from pictures in [-1, 1] and divides them by."""
+CONVOLUTIONS = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
+"""Convolutions of VGG-16 by their published number, grouped by resolution; each group's end is a feature."""
+WIDTHS = (64, 128, 256, 512, 512)
+
+
+class Gradients(nn.Module):
+    """Mean absolute difference of horizontal and vertical gradients, over 4 scales."""
+
+    def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """(N, 3, H, W) twice -> (N,)."""
+        difference, total, scales = predicted - target, predicted.new_zeros(len(predicted)), 0
+        while scales < SCALES and min(difference.shape[-2:]) > 1:
+            across = (difference[..., 1:] - difference[..., :-1]).abs().flatten(1).mean(1)
+            down = (difference[..., 1:, :] - difference[..., :-1, :]).abs().flatten(1).mean(1)
+            total, scales = total + across + down, scales + 1
+            difference = F.avg_pool2d(difference, 2, ceil_mode=True)
+        return total / max(scales, 1)
+
+
+class Lpips(nn.Module):
+    """Weighted distances between the unit-length features of VGG-16 after each group of convolutions."""
+
+    def __init__(self, size: int = 256) -> None:
+        super().__init__()
+        self.size = size
+        self.trunk = nn.ModuleDict()
+        before = 3
+        for numbers, width in zip(CONVOLUTIONS, WIDTHS, strict=True):
+            for number in numbers:
+                self.trunk[str(number)] = nn.Conv2d(before, width, 3, padding=1)
+                before = width
+        self.heads = nn.ParameterList(torch.zeros(width) for width in WIDTHS)
+        self.register_buffer("shift", torch.tensor(SHIFT).view(3, 1, 1), persistent=False)
+        self.register_buffer("spread", torch.tensor(SPREAD).view(3, 1, 1), persistent=False)
+
+    def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] twice -> (N,)."""
+        total = predicted.new_zeros(len(predicted))
+        for head, a, b in zip(self.heads, self.features(predicted), self.features(target), strict=True):
+            squared = (_unit(a) - _unit(b)).square()
+            total = total + (squared * head.view(-1, 1, 1)).sum(1).flatten(1).mean(1)
+        return total
+
+    def features(self, pictures: Tensor) -> list[Tensor]:
+        """Five feature maps of pictures (N, 3, H, W)."""
+        if pictures.shape[-1] != self.size or pictures.shape[-2] != self.size:
+            pictures = F.interpolate(pictures, (self.size, self.size), mode="bilinear", align_corners=False)
+        x, found = (2 * pictures - 1 - self.shift) / self.spread, []
+        for group, numbers in enumerate(CONVOLUTIONS):
+            x = F.max_pool2d(x, 2) if group else x
+            for number in numbers:
+                x = self.trunk[str(number)](x).relu()
+            found.append(x)
+        return found
+
+
+def _unit(features: Tensor) -> Tensor:
+    return features / (features.square().sum(1, keepdim=True).sqrt() + 1e-10)
+
+
+def build_perceptual(config: PerceptualConfig, root: Path | None = None) -> nn.Module:
+    """The judge that a configuration asks for, frozen. Relative paths start at `root`. Raises CheckpointError."""
+    if config.type == "gradients":
+        return Gradients()
+    base = root or Path.cwd()
+    judge = Lpips(config.size)
+    _load_trunk(judge, base / str(config.trunk))
+    _load_heads(judge, base / str(config.heads))
+    return judge.requires_grad_(False).eval()
+
+
+def _load_trunk(judge: Lpips, path: Path) -> None:
+    """`features.N.weight` and `.bias` of VGG-16, whatever stands before `features`."""
+    state = _read(path)
+    for number, layer in judge.trunk.items():
+        for leaf, parameter in layer.named_parameters():
+            _fill(parameter, _only(state, rf"(?:.*\.)?features\.{number}\.{leaf}", path), path)
+
+
+def _load_heads(judge: Lpips, path: Path) -> None:
+    """`lin0.model.1.weight` (1, C, 1, 1) and so on, whatever stands before `lin`."""
+    state = _read(path)
+    for number, parameter in enumerate(judge.heads):
+        _fill(parameter, _only(state, rf"(?:.*\.)?lin{number}\.(?:model\.1\.)?weight", path).flatten(), path)
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:
+    if not path.is_file():
+        raise CheckpointError(f"perceptual: no file {path}; give VGG-16's and LPIPS's weights, or use `type: gradients`")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise CheckpointError(f"perceptual: {path} can't be read as plain tensors ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"perceptual: {path} holds a {type(content).__name__}, expected tensors by name")
+    return content
+
+
+def _only(state: Mapping[str, Tensor], pattern: str, path: Path) -> Tensor:
+    found = [name for name in state if re.fullmatch(pattern, name)]
+    if len(found) != 1:
+        raise CheckpointError(f"perceptual: {path} has {len(found)} tensors named like {pattern}, expected one")
+    return state[found[0]]
+
+
+def _fill(parameter: Tensor, value: Tensor, path: Path) -> None:
+    if parameter.shape != value.shape:
+        raise CheckpointError(f"perceptual: {path} holds {tuple(value.shape)} where {tuple(parameter.shape)} is expected")
+    with torch.no_grad():
+        parameter.copy_(value)

@@ -1,0 +1,1 @@
+"""The layout of published DiffusionGS checkpoints, read and written."""
