@@ -2,8 +2,8 @@
 
     python benchmarks/splat_fit.py [--size 128] [--views 96] [--held-out 12] [--steps 6000] [--threads 2] [--peer gsplat]
 
-Scenes are those of benchmarks/furniture (Debian's sweethome3d-furniture and embreex). With a GPU, `--peer gsplat` fits the same
-images from the same starting points with gsplat's `rasterization` and its own DefaultStrategy and learning rates, for the same
+Scenes are those of mixtura_diffusion_gs.furniture (Debian's sweethome3d-furniture and embreex). With a GPU, `--peer gsplat` fits the
+same images from the same starting points with gsplat's `rasterization` and its own DefaultStrategy and learning rates, for the same
 number of steps. Prints a table (PSNR, SSIM, seconds, Gaussians) and writes results/splat_fit.json, or splat_fit_cuda.json on
 a GPU.
 """
@@ -14,20 +14,16 @@ import argparse
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from common import keep, say
 
+from mixtura_diffusion_gs.furniture.scenes import OBJECTS, ROOMS, Scene, object_scene, posed_views, room_scene
 from mixtura_splat.fit import FitConfig, camera_extent, fit, points_from_views, psnr
 from mixtura_splat.gaussians import Gaussians
 from mixtura_splat.posed_images import Views
 from mixtura_splat.ssim import ssim
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.furniture.scenes import OBJECTS, ROOMS, Scene, object_scene, posed_views, room_scene
 
 
 def views_of(scene: Scene, count: int, size: int, split: str) -> Views:

@@ -1,6 +1,6 @@
 """Write pictures of three objects and three rooms, with cameras, to a folder.
 
-python -m mixtura_diffusion_gs.furniture --out DIR [--size 128] [--views 48] [--held-out 8] [--objects NAME ...] [--rooms SEED ...]
+python -m mixtura_diffusion_gs.furniture --out DIR [--size 128] [--views 48 --held-out 8] [--objects NAME ...] [--rooms SEED ...]
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def write(options: argparse.Namespace) -> None:
         write_scene(scene, folder, options.size, options.views, options.held_out)
         credits += scene.credits
         samples += list(posed_views(scene, 8, options.size)["images"])
-        print(f"{folder}: {options.views} + {options.held_out} pictures in {time.perf_counter() - start:.1f} s")
+        seconds = time.perf_counter() - start
+        sys.stdout.write(f"{folder}: {options.views} + {options.held_out} pictures in {seconds:.1f} s\n")
     if samples:
         contact_sheet(samples).save(options.out / "contact.png")
         write_credits(options.out / "CREDITS.txt", credits)
