@@ -22,7 +22,8 @@ def rays(c2w: Tensor, intrinsics: Tensor, height: int, width: int) -> tuple[Tens
     y = ((row - cy) / fy).expand(*fx.shape[:-2], height, width)
     inside = torch.stack([x, y, torch.ones_like(x)], -3)
     directions = torch.einsum("...ij,...jhw->...ihw", c2w[..., :3, :3], inside)
-    directions = directions / directions.norm(dim=-3, keepdim=True)
+    # not norm(): it is slow across a dimension that isn't the last
+    directions = directions / directions.square().sum(-3, keepdim=True).sqrt()
     origins = c2w[..., :3, 3, None, None].expand_as(directions)
     return origins, directions
 
@@ -54,9 +55,7 @@ def pinhole(fov: float, size: int) -> Tensor:
     return torch.tensor([focal, focal, size / 2, size / 2])
 
 
-def orbit(
-    azimuths: Sequence[float], elevations: Sequence[float], radius: float, fov: float, size: int
-) -> tuple[Tensor, Tensor]:
+def orbit(azimuths: Sequence[float], elevations: Sequence[float], radius: float, fov: float, size: int) -> tuple[Tensor, Tensor]:
     """Cameras around the origin that look at it, z up: c2w (V, 4, 4) and intrinsics (V, 4).
 
     Angles in degrees, elevations between -90 and 90 without these. Azimuth 0 stands on the -y side and looks along +y; azimuths
@@ -73,5 +72,8 @@ def orbit(
 
 
 def mirrored(c2w: Tensor) -> Tensor:
-    """Cameras (..., 4, 4) in a world whose y and z are swapped, which mirrors it; its own inverse."""
-    return c2w[..., [0, 2, 1, 3], :]
+    """Cameras (..., 4, 4) in a world whose y points the other way, which mirrors it; its own inverse.
+
+    The published object frame is our object frame seen in this mirror: z up, the condition camera on the +y side.
+    """
+    return c2w * c2w.new_tensor([1, -1, 1, 1])[:, None]

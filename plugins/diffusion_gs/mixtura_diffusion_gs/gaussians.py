@@ -6,16 +6,17 @@ how far along its ray a pixel's Gaussian may lie.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from mixtura_splat import Gaussians, rasterize
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mixtura_diffusion_gs.cameras import matrices, nearest, viewmats
 from mixtura_diffusion_gs.nets.denoiser import Sizes
+from mixtura_splat import Gaussians, rasterize
 
 SCALE_SHIFT, SCALE_LIMIT = -2.3, -1.2
 """Log scales are min(s + shift, limit): 0.1 at first, 0.301 at most."""
@@ -72,14 +73,18 @@ class RawGaussians(NamedTuple):
         return Gaussians(**{name: tensor[item].detach() for name, tensor in self.activated().items()})
 
     def mirrored(self, which: Tensor) -> RawGaussians:
-        """Items where `which` (B,) bool holds, with y and z of the world swapped: a mirror image, shapes and turns included."""
-        swap = torch.tensor([0, 2, 1], device=which.device)
-        turned = self.rotation[..., [0, 1, 3, 2]] * self.rotation.new_tensor([1, -1, -1, -1])
+        """Items where `which` (B,) bool holds, in a world whose y points the other way; shapes, turns and harmonics follow.
+
+        Axes keep their lengths: with M the mirror, R becomes the rotation M R M, so M R S^2 R^T M is their covariance.
+        """
         mine = which[:, None, None]
+        flipped = [index for index in range(self.features.shape[2]) if index < math.isqrt(index) * (math.isqrt(index) + 1)]
+        signs = self.features.new_ones(self.features.shape[2], 1)
+        signs[flipped] = -1  # harmonics of negative order are odd in y
         return self._replace(
-            xyz=torch.where(mine, self.xyz[..., swap], self.xyz),
-            scaling=torch.where(mine, self.scaling[..., swap], self.scaling),
-            rotation=torch.where(mine, turned, self.rotation),
+            xyz=torch.where(mine, self.xyz * self.xyz.new_tensor([1, -1, 1]), self.xyz),
+            features=torch.where(mine[..., None], self.features * signs, self.features),
+            rotation=torch.where(mine, self.rotation * self.rotation.new_tensor([1, -1, 1, -1]), self.rotation),
         )
 
     def render(
@@ -127,10 +132,10 @@ def assemble(
 ) -> tuple[RawGaussians, Tensor]:
     """All Gaussians of a batch, and the centres of the pixels' as pictures (B, V, 3, H, W).
 
-    `free` (B, F, g) and `pixels` (B, V H W, g) are the denoiser's channels, `origins` and `directions` (B, V, 3, H, W) the rays of
-    its views, `rules` the depth rule of each item.
+    `free` (B, F, g) and `pixels` (B, V H W, g) are the denoiser's channels, `origins` and `directions` (B, V, 3, H, W) the
+    rays of its views, `rules` the depth rule of each item.
     """
-    b, v, _, h, w = origins.shape
+    _, v, _, h, w = origins.shape
     weight = from_patches(pixels[..., :3].float().mean(-1, keepdim=True).sigmoid(), v, h, w, sizes.patch)
     k = nearest(origins, directions)
     if len(set(rules)) == 1:
