@@ -3,9 +3,9 @@
     python benchmarks/splat_fit.py [--size 128] [--views 96] [--held-out 12] [--steps 6000] [--threads 2] [--peer gsplat]
 
 Scenes are those of mixtura_diffusion_gs.furniture (Debian's sweethome3d-furniture and embreex). With a GPU, `--peer gsplat` fits
-the same images from the same starting points with gsplat's `rasterization` and its own DefaultStrategy and learning rates, for the
-same number of steps. Prints a table (PSNR, SSIM, seconds, Gaussians) and writes results/splat_fit.json, or splat_fit_cuda.json on
-a GPU.
+the same images from the same starting points with gsplat's `rasterization` and its own DefaultStrategy and learning rates, for
+the same number of steps. Prints a table (PSNR, SSIM, seconds, Gaussians) and writes results/splat_fit.json, or
+splat_fit_cuda.json on a GPU.
 """
 
 from __future__ import annotations

@@ -59,20 +59,27 @@ class Scene:
 def object_scene(which: str | int) -> Scene:
     """One model, by name, key or number, centred and scaled into the unit ball. Raises FurnitureError when there is none such."""
     model = find(which)
-    mesh = load(model)
+    rig = partial(cameras.on_sphere, distance=OBJECT_DISTANCE)
+    return Scene(model.key, fitted(load(model)), (model,), Lights(), OBJECT_VIEW, rig, False)
+
+
+def fitted(mesh: Mesh) -> Mesh:
+    """A mesh with the middle of its bounds at the origin, scaled into the unit ball."""
     low, high = mesh.bounds
     centre = (low + high).astype(np.float64) / 2
     used = mesh.vertices[mesh.triangles.reshape(-1)]
     radius = float(np.linalg.norm(used - centre, axis=1).max(initial=1e-6))
-    fitted = mesh.transformed(np.c_[np.eye(3) / radius, -centre / radius])
-    return Scene(model.key, fitted, (model,), Lights(), OBJECT_VIEW, partial(cameras.on_sphere, distance=OBJECT_DISTANCE), False)
+    return mesh.transformed(np.c_[np.eye(3) / radius, -centre / radius])
 
 
-def room_scene(seed: int) -> Scene:
-    """A furnished room; the seed says everything about it. Raises FurnitureError when the catalogue is missing."""
+def room_scene(seed: int, loader: Callable[[Model], Mesh] = load) -> Scene:
+    """A furnished room; the seed says everything about it. `loader` may keep the meshes of models that come again.
+
+    Raises FurnitureError when the catalogue is missing.
+    """
     room = plan_room(seed)
     pieces = room.pieces + room.ornaments
-    loaded = {piece.model: load(piece.model) for piece in pieces}
+    loaded = {piece.model: loader(piece.model) for piece in pieces}
     furniture = merged([loaded[piece.model].transformed(piece.matrix) for piece in pieces])
     rig = partial(cameras.in_room, size=room.size, seed=seed, field_of_view=ROOM_VIEW)
     name = f"{room.kind.replace(' ', '-')}-{seed}"

@@ -1,0 +1,1 @@
+"""Where posed pictures come from: folders, published data sets, meshes, and a generator of furniture."""
