@@ -85,7 +85,7 @@ class AroundRule(Choice):
 
 
 class AnglesRule(Choice):
-    """The paper's limits in degrees: thetas between camera positions seen from the scene's centre, phis between forward directions.
+    """The paper's limits in degrees: thetas between positions seen from the scene's centre, phis between forward directions.
 
     Noisy views are within theta_noisy and phi_noisy of the condition, novel ones within theta_novel of every noisy view and
     within phi_novel of the condition. The centre is the origin for objects, and for scenes the point nearest to all optical axes;
