@@ -41,10 +41,10 @@ def point_spread(points: Tensor, origins: Tensor) -> Tensor:
     Distances of a view are standardised, scaled to `SPREAD` and moved to |o|, without gradient; the mean square of what is
     missing counts. Keeps the first steps from pulling all Gaussians of a view into one shell.
     """
-    distance = (points - origins).norm(dim=2)
+    distance = (points - origins).square().sum(2).clamp(min=1e-12).sqrt()
     flat = distance.detach().flatten(2)
     mean, std = flat.mean(2)[..., None, None], flat.std(2)[..., None, None]
-    target = (distance.detach() - mean) / (std + 1e-8) * SPREAD + origins.norm(dim=2)
+    target = (distance.detach() - mean) / (std + 1e-8) * SPREAD + origins.square().sum(2).sqrt()
     return (distance - target).square().flatten(1).mean(1)
 
 
