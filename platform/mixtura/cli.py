@@ -79,10 +79,18 @@ def _training(verbs: Any, common: argparse.ArgumentParser) -> None:
     train.add_argument("--dry-run", action="store_true", help="build everything, train nothing, tell sizes and the mixture")
     evaluate = _verb(verbs, common, "eval", "training:evaluate", "run the evaluators of a run or configuration", settings=True)
     evaluate.add_argument("target", metavar="RUN|CONFIG")
-    infer = _verb(verbs, common, "infer", "training:infer", "run the system of a run on inputs from a file")
+    infer = _verb(verbs, common, "infer", "training:infer", "run the system of a run on inputs from files", settings=True)
+    infer.epilog = "Settings `a.b=v` after it are the system's own, for inputs that it reads itself; a wrong one lists them all."
     infer.add_argument("target", metavar="RUN", help="run or checkpoint folder")
-    infer.add_argument("--input", required=True, metavar="FILE", help="inputs by name, .json or .npz")
-    infer.add_argument("--output", required=True, metavar="FILE", help="outputs by name, .json or .npz")
+    infer.add_argument(
+        "--input",
+        required=True,
+        action="append",
+        metavar="FILE",
+        help="inputs by name (.json or .npz), or a file that the system reads: a picture, a clip, a prompt (.txt); "
+        "give it again for further files",
+    )
+    infer.add_argument("--output", required=True, metavar="OUT", help="outputs by name (.json or .npz); else a folder")
     export = _verb(verbs, common, "export", "training:export", "write a run's weights for use elsewhere")
     export.add_argument("target", metavar="RUN", help="run or checkpoint folder")
     export.add_argument("out", metavar="OUT", help="new folder")

@@ -7,14 +7,17 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from mixtura import checkpoint
 from mixtura.config import RunConfig, dump, load
+from mixtura.config.messages import Guide, explain, models_at
+from mixtura.config.yaml_marks import read, show
 from mixtura.data.source import Source
 from mixtura.data.sources import open_sources
 from mixtura.errors import ConfigError, DataError, MixturaError
@@ -25,6 +28,7 @@ from mixtura.rng import KeyedRng
 from mixtura.system import System
 
 Say = Callable[[str], None]
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def evaluate_run(target: Path, settings: Sequence[str], say: Say) -> list[dict[str, Any]]:
@@ -119,6 +123,53 @@ def infer_run(run: Path, inputs: Path, out: Path, say: Say) -> None:
         ) from error
     write_values(out, result)
     say(f"written: {out} with {', '.join(result)}")
+
+
+def infer_files_run(run: Path, inputs: Sequence[Path], out: Path, settings: Mapping[str, Any], say: Say) -> None:
+    """Give files of any other kind to the system's `infer_files`; `out` is a folder, or will be one."""
+    if out.exists() and not out.is_dir():
+        raise MixturaError(f"--output {out} is a file; for inputs that aren't .json or .npz it must be a folder")
+    system, _ = checkpoint.load_system(run)
+    written = system.infer_files(inputs, out, settings, say)
+    say(f"written: {len(written)} files in {out}")
+
+
+def read_settings(words: Sequence[str]) -> dict[str, Any]:
+    """Words `a.b=v` as nested values, v being YAML; of two words for one setting the later one counts."""
+    values: dict[str, Any] = {}
+    for word in words:
+        path, _, text = word.partition("=")
+        *above, last = path.split(".")
+        section, marked = values, read(text)
+        for name in above:
+            section = section.setdefault(name, {})
+            if not isinstance(section, dict):
+                raise ConfigError(f"'{word}': '{name}' is a value already; give either {name}=... or {name}.{last}=...")
+        if marked.problems or not all((*above, last)):
+            reason = marked.problems[0][2] if marked.problems else "expected setting=value, as seed=3"
+            raise ConfigError(f"'{word}': {reason}")
+        section[last] = marked.data
+    return values
+
+
+def settings_of(model: type[Model], values: Mapping[str, Any]) -> Model:
+    """Settings of an inference as a model that forbids extra fields. Raises ConfigError listing all that is wrong."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as problem:
+        lines = []
+        for error in problem.errors(include_url=False):
+            place = tuple(error["loc"])
+            if error["type"] == "extra_forbidden":
+                text = Guide.over({"": model}).unknown(place, _known(model, place[:-1]))
+            else:
+                text = "must be given" if error["type"] == "missing" else explain(error)
+            lines.append(f"{show(place)}: {text}" if place else text)
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _known(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
+    return [name for found in models_at(model, path) for name in found.model_fields]
 
 
 def read_values(path: Path) -> dict[str, Any]:

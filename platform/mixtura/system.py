@@ -7,7 +7,7 @@ ranks, L = sum_k w_k * (sum total_k) / (sum count_k), so a run does not change w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from mixtura.data.source import Sample, Source
+from mixtura.errors import MixturaError
 from mixtura.rng import KeyedRng, SampleNoise
 
 Batch = dict[str, Any]
@@ -155,6 +156,20 @@ class System(nn.Module):
     def infer(self, **inputs: Any) -> Mapping[str, Any]:
         """One path for demos, evaluators and exports."""
         raise TypeError(f"{type(self).__name__} has no inference")
+
+    def infer_files(
+        self, inputs: Sequence[Path], out: Path, settings: Mapping[str, Any], say: Callable[[str], None]
+    ) -> list[Path]:
+        """What `mixtura infer` does with files that aren't .json or .npz, as pictures, clips or prompts.
+
+        `out` is a folder, to be made where it isn't there; `settings` are the words `a.b=v` of the command line as nested
+        plain values, which `mixtura.inference.settings_of` checks against a pydantic model. Returns the files written. Raises
+        MixturaError.
+        """
+        raise MixturaError(
+            f"{', '.join(map(str, inputs))}: {self.config.type} takes no such files; give one .json or .npz file with the "
+            f"inputs by name, as its `infer` says: {self.infer.__doc__}"
+        )
 
     def load_published(self, path: Path) -> Mapping[str, list[str]]:
         """Load an official checkpoint; returns {missing, unexpected, mismatched} names."""

@@ -69,6 +69,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "mini_maker", raising=False)
     (tmp_path / "mini_maker.py").write_text(MAKER)
     (tmp_path / "toy.yaml").write_text(TOY)
+    (tmp_path / "toy.json").write_text("{}")
     registry.cache_clear()
 
 
@@ -136,7 +137,13 @@ def test_every_verb_leads_to_a_function() -> None:
         ("config schema toyy", "nothing is called 'toyy'"),
         ("plugins nobody", "no plugin is called 'nobody'"),
         ("infer nowhere --input a.json --output b.json", "RUN: 'nowhere' does not exist"),
-        ("infer toy.yaml --input toy.yaml --output b.json", "--input toy.yaml: expected a .json or .npz file"),
+        ("infer toy.yaml --input toy.yaml --output out", "toy.yaml: neither a checkpoint"),
+        ("infer toy.yaml --input toy.yaml --output toy.yaml", "--output toy.yaml is a file"),
+        ("infer toy.yaml --input a.json --input toy.yaml --output b.json", "--input: 'a.json' does not exist"),
+        ("infer toy.yaml --input toy.json --input toy.yaml --output b.json", "must be the only one"),
+        ("infer toy.yaml --input toy.json --output out", "--output out: expected a .json or .npz file"),
+        ("infer toy.yaml --input toy.json --output b.json steps=3", "'steps=3': with a .json or .npz file settings are inputs"),
+        ("infer toy.yaml --input toy.yaml --output out a=1 a.b=2", "'a' is a value already"),
         ("report nowhere", "RUN: 'nowhere' does not exist"),
         ("demo page --checkpoint nowhere", "--checkpoint nowhere does not exist"),
         ("demo needs", "No module named 'no_such_module_x'"),

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import BaseModel, ConfigDict
 
 from mixtura.ablation import ablate
 from mixtura.checkpoint import load_system
+from mixtura.cli import main
 from mixtura.config import load
-from mixtura.errors import CheckpointError, DataError, MixturaError
-from mixtura.inference import evaluate_run, export_run, infer_run
+from mixtura.errors import CheckpointError, ConfigError, DataError, MixturaError
+from mixtura.inference import evaluate_run, export_run, infer_files_run, infer_run, read_settings, settings_of
+from mixtura.testing import ToySystem
 from mixtura.trainer import train
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +57,61 @@ def test_wrong_inputs_are_told(run: Path, tmp_path: Path) -> None:
     (tmp_path / "in.json").write_text(json.dumps({"z": 1}))
     with pytest.raises(DataError, match="toy can't use these inputs"):
         infer_run(run, tmp_path / "in.json", tmp_path / "out.json", quiet)
+
+
+class Mesh(BaseModel):
+    """A section of the settings below."""
+
+    model_config = ConfigDict(extra="forbid")
+    size: int = 4
+
+
+class Options(BaseModel):
+    """Settings of an inference."""
+
+    model_config = ConfigDict(extra="forbid")
+    steps: int = 30
+    mesh: Mesh = Mesh()
+
+
+def test_a_system_without_a_way_for_pictures_says_so(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_bytes(b"")
+    with pytest.raises(MixturaError, match="cat.png: toy takes no such files"):
+        infer_files_run(run, [tmp_path / "cat.png"], tmp_path / "out", {}, quiet)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_system_gets_the_files_the_folder_and_the_settings(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def infer_files(system: Any, inputs: Any, out: Path, settings: Any, say: Any) -> list[Path]:
+        say(f"{system.config.type} {[file.name for file in inputs]} {out.name} {settings}")
+        return list(inputs)
+
+    monkeypatch.setattr(ToySystem, "infer_files", infer_files)
+    for name in ("cat.png", "dog.txt"):
+        (tmp_path / name).write_text("")
+    words = ["--input", str(tmp_path / "cat.png"), "--input", str(tmp_path / "dog.txt"), "--output", str(tmp_path / "out")]
+    assert main(["infer", str(run), *words, "mesh.size=3", "seeds=[1, 2]", "steps=4", "steps=5"]) == 0
+    told = capsys.readouterr().out
+    assert "toy ['cat.png', 'dog.txt'] out {'mesh': {'size': 3}, 'seeds': [1, 2], 'steps': 5}" in told
+    assert "written: 2 files" in told
+
+
+def test_settings_of_an_inference_are_checked_all_at_once() -> None:
+    assert settings_of(Options, read_settings(["mesh.size=8"])).mesh.size == 8
+    with pytest.raises(ConfigError) as told:
+        settings_of(Options, read_settings(["stepps=2", "mesh.sizes=3", "steps=many"]))
+    lines = str(told.value).splitlines()
+    assert "steps: must be a whole number, not 'many'" in lines
+    assert "stepps: no such setting. Did you mean 'steps'? Settings here: mesh, steps" in lines
+    assert "mesh.sizes: no such setting. Did you mean 'size'? Settings here: size" in lines
+
+
+@pytest.mark.parametrize(("word", "reason"), [("a=[1", "not readable as YAML"), ("a.=1", "expected setting=value")])
+def test_a_setting_that_cannot_be_read_is_told(word: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        read_settings([word])
 
 
 def test_an_export_opens_like_a_run_and_holds_the_averaged_weights(run: Path, tmp_path: Path) -> None:

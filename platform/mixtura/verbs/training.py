@@ -9,6 +9,8 @@ from pathlib import Path
 from mixtura.errors import MixturaError
 
 Say = Callable[[str], None]
+BY_NAME = (".json", ".npz")
+"""Files that hold arrays and values by name."""
 
 
 def root_of(arguments: argparse.Namespace) -> Path:
@@ -45,16 +47,24 @@ def evaluate(arguments: argparse.Namespace, say: Say) -> None:
 
 
 def infer(arguments: argparse.Namespace, say: Say) -> None:
-    """Run a trained system on inputs from a file."""
+    """Run a trained system on one file with inputs by name, or on files that the system reads itself."""
     _must_exist(arguments.target, "RUN")
-    inputs, output = Path(arguments.input), Path(arguments.output)
-    _must_exist(inputs, "--input")
-    for option, file in (("--input", inputs), ("--output", output)):
-        if file.suffix not in (".json", ".npz"):
-            raise MixturaError(f"{option} {file}: expected a .json or .npz file")
-    from mixtura.inference import infer_run
+    inputs, output = [Path(word) for word in arguments.input], Path(arguments.output)
+    for file in inputs:
+        _must_exist(file, "--input")
+    from mixtura.inference import infer_files_run, infer_run, read_settings
 
-    infer_run(Path(arguments.target), inputs, output, say)
+    named = [file for file in inputs if file.suffix in BY_NAME]
+    if not named:
+        infer_files_run(Path(arguments.target), inputs, output, read_settings(arguments.settings), say)
+        return
+    if len(inputs) > 1:
+        raise MixturaError(f"--input {named[0]}: a .json or .npz file holds all inputs and must be the only one")
+    if output.suffix not in BY_NAME:
+        raise MixturaError(f"--output {output}: expected a .json or .npz file")
+    if arguments.settings:
+        raise MixturaError(f"'{arguments.settings[0]}': with a .json or .npz file settings are inputs; put it into {inputs[0]}")
+    infer_run(Path(arguments.target), inputs[0], output, say)
 
 
 def export(arguments: argparse.Namespace, say: Say) -> None:
