@@ -22,8 +22,8 @@ def image_error(rendered: Tensor, target: Tensor) -> Tensor:
 
 
 def dissimilarity(rendered: Tensor, target: Tensor) -> Tensor:
-    """1 - SSIM (B,), window 11, sigma 1.5, mean over views, channels and pixels; 0 beyond the edges."""
-    return 1 - ssim_map(rendered, target, layout="channels_first").flatten(1).mean(1)
+    """1 - SSIM (B,), window 11, sigma 1.5, mean over views, channels and the pixels whose window lies in the picture."""
+    return 1 - ssim_map(rendered, target, padding="valid", layout="channels_first").flatten(1).mean(1)
 
 
 def point_error(points: Tensor, true: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
