@@ -1,7 +1,7 @@
 """The denoiser: views with their rays in, parameters of Gaussians out, time-modulated transformer between.
 
-Shapes: b batch, v views, h w pixels, n tokens, d channels, p patch, g channels of a Gaussian (xyz 3, harmonics 3 (D + 1)^2, scale 3,
-rotation 4, opacity 1). Names of tensors are those of the published checkpoints; where a network has decoders for several
+Shapes: b batch, v views, h w pixels, n tokens, d channels, p patch, g channels of a Gaussian (xyz 3, harmonics 3 (D + 1)^2,
+scale 3, rotation 4, opacity 1). Names of tensors are those of the published checkpoints; where a network has decoders for several
 kinds (objects and scenes), each lies below `decoders.KIND`. Paper: arXiv 2411.14384, section 3; numbers as in the published code.
 """
 
@@ -194,8 +194,8 @@ def network_input(images: Tensor, origins: Tensor, directions: Tensor, encoding:
     """What the denoiser sees (b, v, 9, h, w): 2 rgb - 1 and each pixel's ray.
 
     `images` (b, v, 3, h, w) in the [0, 1] scale, noised or not; `origins` and unit `directions` alike. `encoding`: "reference"
-    gives (d, p) with p the ray's point nearest to the origin (paper, section 3.2: reference-point Pluecker coordinates), "pluecker"
-    gives (o x d, d).
+    gives (d, p) with p the ray's point nearest to the origin (paper, section 3.2: reference-point Pluecker coordinates),
+    "pluecker" gives (o x d, d).
     """
     if encoding == "reference":
         ray = [directions, origins + nearest(origins, directions) * directions]
