@@ -24,6 +24,8 @@ SCENE_MARGIN = 1.35
 ROTATION_TOLERANCE = 1e-3
 NEARLY_PARALLEL = 0.01
 """Below this (mean squared sine of angles between optical axes, about 6 degrees) axes meet nowhere."""
+LEAST_FOCAL = 0.05
+"""Of a picture's size: a shorter focal length means other units (it would see 168 degrees)."""
 FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
@@ -59,6 +61,11 @@ def check_cameras(c2w: Array, intrinsics: Array, width: int, height: int, where:
         if not np.isfinite([fx, fy, cx, cy]).all() or min(fx, fy) <= 0:
             raise DataError(
                 f"{name}: focal lengths {fx:g} and {fy:g}, principal point {cx:g}, {cy:g}: all must be finite, focals above 0"
+            )
+        if min(fx / width, fy / height) < LEAST_FOCAL:
+            raise DataError(
+                f"{name}: focal lengths {fx:g} and {fy:g} for a picture of {width} x {height} pixels: mismatched intrinsics; "
+                "give them in pixels of this size, not as parts of it"
             )
         if not (0 < cx < width and 0 < cy < height):
             raise DataError(

@@ -79,12 +79,14 @@ class PosedConfig(SourceConfig):
 class PosedScene:
     """A scene before its pictures are opened: `c2w` (V, 4, 4) float64 with OpenCV axes and z up for objects.
 
-    `picture(view, with_depth)` opens one; both raise DataError for what is broken.
+    `picture(view, with_depth)` opens one and raises DataError when it is broken. `order` names the views of a sample where the
+    data set does (the condition first); rules choose them otherwise.
     """
 
     name: str
     c2w: Array
     picture: Callable[[int, bool], Picture]
+    order: tuple[int, ...] | None = None
 
 
 class PosedSource:
@@ -122,7 +124,10 @@ class PosedSource:
         is_object = config.kind == "object"
         draw = KeyedRng("views", scene.name) if config.views.fixed else rng.at("views")
         c2w = self._centred(scene)
-        order, network = select(config.views, c2w, draw.numpy(), scene.name, is_object)
+        if scene.order is None:
+            order, network = select(config.views, c2w, draw.numpy(), scene.name, is_object)
+        else:
+            order, network = np.array(scene.order), min(config.views.network, len(scene.order))
         wants_depth = config.depth != "ignore"
         pictures = [self._fitted(scene, int(view), wants_depth and place < network) for place, view in enumerate(order)]
         try:
@@ -173,7 +178,10 @@ class PosedSource:
                 f"{scene.name}: view {view}: depths of {picture.depth.shape[1]} x {picture.depth.shape[0]} pixels for a picture "
                 f"of {width} x {height}; both must have one size"
             )
-        return self._sized(picture)
+        try:
+            return self._sized(picture)
+        except DataError as error:
+            raise DataError(f"{scene.name}: view {view}: {error}") from error
 
     def _sized(self, picture: Picture) -> Picture:
         config: PosedConfig = self.config

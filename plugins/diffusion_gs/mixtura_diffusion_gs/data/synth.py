@@ -149,14 +149,15 @@ def split(config: FurnitureViewsConfig, seed: int) -> list[Part]:
         names = sorted({model.key.partition("#")[0] for model in models})
         raise DataError(f"held_out_collection: none is called '{config.held_out_collection}'; take one of {', '.join(names)}")
     used = room_models()
+    others = [model.key for model in models if model.key not in set(collection)]
     if in_rooms := sorted(used & set(collection)):
         raise DataError(
             f"held_out_collection: rooms use {len(in_rooms)} models of {config.held_out_collection}, {in_rooms[0]} for one; "
             "take a collection that they don't use"
         )
-    others = sorted((model.key for model in models if model.key not in set(collection)), key=lambda key: key64(seed, key))
-    held_out = [key for key in others if key not in used and key64("held out", key) % 10 == 0]
-    training = [key for key in others if key not in set(held_out)]
+    others.sort(key=lambda key: key64(seed, key))
+    held_out = [key for key in others if is_held_out(key)]
+    training = [key for key in others if not is_held_out(key)]
     parts = [
         Part("objects", config.objects, tuple(training)),
         Part("held-out-objects", config.held_out_objects, tuple(held_out)),
@@ -172,9 +173,15 @@ def split(config: FurnitureViewsConfig, seed: int) -> list[Part]:
     return parts
 
 
-def room_models() -> set[str]:
+@functools.cache
+def room_models() -> frozenset[str]:
     """Keys of the models that rooms are furnished with."""
-    return {find(name).key for names in (*ROLES.values(), SMALL) for name in names}
+    return frozenset(find(name).key for names in (*ROLES.values(), SMALL) for name in names)
+
+
+def is_held_out(key: str) -> bool:
+    """Whether a model is of the tenth that never trains: by a hash of its key, never one that rooms use."""
+    return key not in room_models() and key64("held out", key) % 10 == 0
 
 
 def _rooms(seed: int, first: int, count: int) -> range:
