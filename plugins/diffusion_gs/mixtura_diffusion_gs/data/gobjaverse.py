@@ -67,7 +67,7 @@ class GObjaverse(PosedSource):
         folder = self.folder / item
         if (folder / VIEWS).is_dir():
             folder = folder / VIEWS
-        cameras = []
+        cameras: list[tuple[Array, float | None]] = []
         while (file := view_file(folder, len(cameras), ".json")).is_file():
             cameras.append(read_camera(file))
         if not cameras:
