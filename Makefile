@@ -10,10 +10,11 @@ KERNELS := $(wildcard kernels/setup.* kernels/csrc/*.h kernels/csrc/*/*)
 SETUP  := setup.cfg pyproject.toml constraints.txt $(wildcard plugins/*/setup.cfg) $(KERNELS)
 BUNDLED := -e kernels $(foreach plugin,$(wildcard plugins/*),-e $(plugin))
 
-.PHONY: help train test slow fit lint types system furniture clean
+.PHONY: help train gaussians test slow fit lint types system furniture clean
 
 help:
 	@echo "make train   set up, make the data, train a robot policy, measure it in closed loop, write the report"
+	@echo "make gaussians  set up, draw furniture and rooms, train one picture -> 3D Gaussians, measure it, write the report"
 	@echo "make test    set up, run the tests (make slow: all of them)"
 	@echo "make fit     set up, reconstruct three objects and three furnished rooms with Gaussian splatting"
 	@echo "make lint types clean"
@@ -22,6 +23,15 @@ train: system $(VENV)/ready
 	$(RUN)/mixtura data synth $(CONFIG)
 	$(RUN)/mixtura train $(CONFIG) $(if $(wildcard $(RUNS)/config.yaml),--resume)
 	@echo "open $(RUNS)/report.html"
+
+# A regressor first, to stand beside the diffusion model in its report; both go on where they were stopped.
+gaussians: system furniture $(VENV)/ready
+	$(RUN)/mixtura data synth configs/quickstart/diffusion_gs.yaml
+	for name in regressor quickstart; do \
+	  config=configs/quickstart/diffusion_gs$$(test $$name = regressor && echo _regressor).yaml; \
+	  $(RUN)/mixtura train $$config $$(test -e runs/diffusion-gs-$$name/config.yaml && echo --resume) || exit 1; \
+	done
+	@echo "open runs/diffusion-gs-quickstart/report.html"
 
 test: system furniture $(VENV)/ready-dev
 	$(RUN)/python -m pytest -q -m "not slow and not gpu"
@@ -36,7 +46,7 @@ lint: $(VENV)/ready-dev
 	$(RUN)/ruff check . && $(RUN)/ruff format --check .
 
 types: $(VENV)/ready-dev
-	$(RUN)/mypy platform/mixtura kernels/mixtura_splat
+	$(RUN)/mypy platform/mixtura kernels/mixtura_splat plugins/diffusion_gs/mixtura_diffusion_gs
 
 # The simulator draws through EGL (software is enough); the kernels want a C++ compiler. Installed only when missing, by root.
 system:

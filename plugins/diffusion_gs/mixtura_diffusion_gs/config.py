@@ -1,12 +1,12 @@
 """The settings of DiffusionGS: sizes of the denoiser, kinds with their rays and depths, diffusion, terms of the loss.
 
-`DiffusionGSConfig` is the `system:` section. `size: tiny` trains on two CPU cores, `size: full` is the published size (width 1024,
-24 blocks); single numbers can be changed beside it, what is left out comes from the size.
+`DiffusionGSConfig` is the `system:` section. `size: tiny` trains on two CPU cores, `size: full` is the published size (width
+1024, 24 blocks); single numbers can be changed beside it, what is left out comes from the size.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -66,6 +66,8 @@ SIZES: dict[str, dict[str, int]] = {
     "full": {"width": 1024, "layers": 24, "head_dim": 64, "patch": 8, "image_size": 256},
 }
 """What `size` stands for; `full` is the published denoiser, 460 M weights with one decoder."""
+FOVS: dict[str, float] = {"object": 39.6, "scene": 60.0}
+"""The published field of view of objects, and a usual one of rooms."""
 DEPTHS: dict[str, DepthConfig] = {"object": DepthConfig(), "scene": DepthConfig(rule="range")}
 """The published depth rules."""
 
@@ -75,14 +77,17 @@ class DiffusionGSConfig(SystemConfig):
 
     size: Literal["tiny", "full"] = "tiny"
     compat: Literal["fixed", "official"] = Field(
-        "fixed", description="official: cameras and Gaussians as the published code has them, its rasteriser's rules, rays by kind"
+        "fixed",
+        description="official: cameras and Gaussians as the published code has them, its rasteriser's rules, rays by kind",
     )
     mirrored: bool = Field(
         False,
         description="the network knows object worlds mirrored, as the published object weights do; cameras and results stay "
         "right-handed all the same, unless compat is official",
     )
-    kinds: tuple[Kind, ...] = Field(("object", "scene"), min_length=1, description="kinds of data, each with a decoder of its own")
+    kinds: tuple[Kind, ...] = Field(
+        ("object", "scene"), min_length=1, description="kinds of data, each with a decoder of its own"
+    )
     objective: Literal["diffusion", "regression"] = Field(
         "diffusion", description="regression: the same network as one step from noise, a baseline"
     )
@@ -100,7 +105,9 @@ class DiffusionGSConfig(SystemConfig):
         {}, description="encoding of rays by kind; reference (paper) for all, under compat official pluecker for scenes"
     )
     depth: dict[Kind, DepthConfig] = Field({}, description="depth rule by kind; the published ones by default")
-    fov: float = Field(39.6, gt=1, lt=170, description="field of view of cameras that infer makes, degrees")
+    fov: dict[Kind, Annotated[float, Field(gt=1, lt=170)]] = Field(
+        {}, description="field of view, in degrees, of the cameras that infer makes, by kind; objects 39.6, scenes 60"
+    )
     radius: float = Field(3.0, gt=0, description="distance of the condition camera from an object's centre; the data must agree")
 
     steps: int = Field(30, ge=1, le=1000, description="denoising steps of inference")
@@ -129,6 +136,7 @@ class DiffusionGSConfig(SystemConfig):
         official = {"object": "reference", "scene": "pluecker"}
         default: dict[str, Any] = official if self.compat == "official" else dict.fromkeys(official, "reference")
         self.__dict__["rays"] = {kind: self.rays.get(kind, default[kind]) for kind in self.kinds}
+        self.__dict__["fov"] = {kind: self.fov.get(kind, FOVS[kind]) for kind in self.kinds}
         self.__dict__["depth"] = {kind: self.depth.get(kind, DEPTHS[kind]) for kind in self.kinds}
         return self
 

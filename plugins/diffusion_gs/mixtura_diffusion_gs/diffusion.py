@@ -1,7 +1,7 @@
 """Diffusion of images with x0-prediction: schedule, noising, spaced steps, the ancestral and the DDIM sampler.
 
-Times are integers 0..999, 999 the noisiest. Images are in the [0, 1] scale and never clipped. Tables are float64. Schedule: cosine
-(Nichol and Dhariwal 2021, equation 17); steps as in the published code, DDIM as in Song et al. 2021, equation 12.
+Times are integers 0..999, 999 the noisiest. Images are in the [0, 1] scale and never clipped. Tables are float64. Schedule:
+cosine (Nichol and Dhariwal 2021, equation 17); steps as in the published code, DDIM as in Song et al. 2021, equation 12.
 """
 
 from __future__ import annotations

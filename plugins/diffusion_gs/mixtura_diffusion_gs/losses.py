@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from mixtura_splat.ssim import ssim_map
 from torch import Tensor
+
+from mixtura_splat.ssim import ssim_map
 
 SPREAD = 0.5
 """Standard deviation that the distances of a view are drawn towards (paper: sigma_0)."""

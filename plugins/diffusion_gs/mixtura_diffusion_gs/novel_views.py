@@ -1,8 +1,8 @@
 """The evaluator `novel_views`: one held-out picture in, views that nothing was told of out, compared with the true ones.
 
-Every item of the given sources is a condition view, the cameras of the network's noisy views, and further cameras. Figures, for each
-source: PSNR, SSIM and GMSD of the further views (the headline), of all views, and of the condition view alone. Beside the system's own:
-the condition picture shown again at every camera, a single step from noise, and other runs (`against`).
+Every item of the given sources is a condition view, the cameras of the network's noisy views, and further cameras. Figures, for
+each source: PSNR, SSIM and GMSD of the further views (the headline), of all views, and of the condition view alone. Beside the
+system's own: the condition picture shown again at every camera, a single step from noise, and other runs (`against`).
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor
 
 from mixtura.data.sources import open_sources
 from mixtura.errors import ConfigError
 from mixtura.evaluate import EvalContext, EvalResult, EvaluatorConfig
 from mixtura.metrics.image import gmsd, psnr, ssim
+from mixtura.plugins import registry
 from mixtura.rng import KeyedRng
 from mixtura_diffusion_gs.gaussians import RawGaussians
 
 if TYPE_CHECKING:
-    from mixtura.data.source import Sample, Source
+    from mixtura.data.source import Sample, Source, SourceConfig
     from mixtura_diffusion_gs.system import DiffusionGS
 
 MEASURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim, "gmsd": gmsd}
@@ -45,7 +46,27 @@ class NovelViewsConfig(EvaluatorConfig):
     batch: int = Field(8, ge=1, description="items that are denoised together")
     steps: int | None = Field(None, ge=1, le=1000, description="denoising steps; the system's own when left out")
     single_step: bool = Field(True, description="also measure one step from noise")
-    against: dict[str, str] = Field({}, description="name -> run or export folder of another system that is measured too")
+    against: dict[str, str] = Field(
+        {}, description="name -> run or export folder of another system that is measured too, once it is there"
+    )
+
+    @model_validator(mode="after")
+    def _readable(self) -> NovelViewsConfig:
+        sections_of(self.sources)
+        return self
+
+
+def sections_of(given: Mapping[str, Mapping[str, Any]]) -> dict[str, SourceConfig]:
+    """The sections of sources by name, `type: views` where they say none. Raises ValueError that names what is wrong."""
+    sections = {}
+    for name, values in given.items():
+        kind = str(values.get("type", "views"))
+        try:
+            sections[name] = registry().get("source", kind).Config(**{**values, "type": kind})
+        except ValidationError as error:
+            told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+            raise ValueError(f"sources.{name}: {told}") from error
+    return sections
 
 
 @dataclass
@@ -56,9 +77,7 @@ class Scores:
 
     def add(self, method: str, views: int, shown: Tensor, true: Tensor) -> None:
         """Compare views (V, 3, H, W), of which the first `views` were the network's own."""
-        figures = {
-            name: measure(shown.clamp(0, 1), true).clamp(max=HIGHEST).tolist() for name, measure in MEASURES.items()
-        }
+        figures = {name: measure(shown.clamp(0, 1), true).clamp(max=HIGHEST).tolist() for name, measure in MEASURES.items()}
         parts = {"novel": slice(views, None), "all": slice(None), "condition": slice(0, 1)}
         for part, where in parts.items():
             mine = self.values.setdefault((method, part), {name: [] for name in MEASURES})
@@ -94,12 +113,10 @@ class NovelViews:
 
     def run(self, system: DiffusionGS, context: EvalContext) -> EvalResult:
         """Measure `system`, and the others beside it."""
-        methods = self._methods(system)
         result = EvalResult()
+        methods = self._methods(system, result)
         table = result.tables["Novel views of held-out data (means over items; ± is a 95 % interval)"] = []
-        for name, source in self._sources().items():
-            if source.info.extra.get("kind") not in system.config.kinds:
-                continue
+        for name, source in open_sources(sections_of(self.config.sources), self.root).items():
             scores, strips = self._measure(methods, source, name, system, context)
             table.extend(scores.rows(name))
             for method in methods:
@@ -108,34 +125,24 @@ class NovelViews:
             result.media |= {f"{name}: condition, true and drawn novel views": save_strips(strips, context.out / f"{name}.png")}
         return result
 
-    def _sources(self) -> dict[str, Source]:
-        from mixtura.plugins import registry
-
-        sections = {}
-        for name, given in self.config.sources.items():
-            model = registry().get("source", str(given.get("type", "views"))).Config
-            try:
-                sections[name] = model(**{"type": "views", **given})
-            except ValueError as error:
-                raise ConfigError(f"evaluate: novel_views: sources.{name}: {error}") from error
-        return open_sources(sections, self.root)
-
-    def _methods(self, system: DiffusionGS) -> dict[str, Callable[..., Tensor]]:
-        """Name -> (batch of fields, seed) -> pictures (B, V, 3, H, W)."""
+    def _methods(self, system: DiffusionGS, result: EvalResult) -> dict[str, Callable[..., Tensor]]:
+        """Name -> (batch of fields, seed) -> pictures (B, V, 3, H, W). Runs that aren't there yet are told in `result`."""
         methods: dict[str, Callable[..., Tensor]] = {"ours": lambda **given: drawn(system, self.config.steps, **given)}
         if self.config.single_step and system.config.objective == "diffusion":
             methods["single step"] = lambda **given: drawn(system, 1, **given)
         for name, folder in self.config.against.items():
-            methods[name] = self._other(name, self.root / folder, system)
+            if (self.root / folder).is_dir():
+                methods[name] = self._other(name, self.root / folder, system)
+            else:
+                missing = result.tables.setdefault("Not measured", [])
+                missing.append({"method": name, "why": f"no run in {folder}; train it, then `mixtura eval` this run again"})
         methods["input repeated"] = lambda **given: given["images"][:, :1].expand_as(given["images"])
         return methods
 
     def _other(self, name: str, folder: Path, system: DiffusionGS) -> Callable[..., Tensor]:
         from mixtura import checkpoint
 
-        if not folder.is_dir():
-            raise ConfigError(f"evaluate: novel_views: against.{name}: no run in {folder}; train it first, or take it out")
-        other, _ = checkpoint.load_system(folder)
+        other: Any = checkpoint.load_system(folder)[0]
         for setting in ("views", "image_size"):
             mine, theirs = getattr(system.config, setting), getattr(other.config, setting)
             if mine != theirs:
@@ -149,7 +156,8 @@ class NovelViews:
         """All items of one source; figures, and rows of pictures (3, H, W') to look at."""
         count = min(self.config.items, len(source))
         numbers = [round(i) for i in np.linspace(0, len(source) - 1, count)]
-        scores, strips, n = Scores(), [], system.config.views
+        scores, n = Scores(), system.config.views
+        strips: list[Tensor] = []
         for first in range(0, count, self.config.batch):
             some = numbers[first : first + self.config.batch]
             samples = [source.read(i, KeyedRng("novel_views", name, i)) for i in some]
@@ -186,9 +194,11 @@ def batch_of(samples: list[Sample], device: Any) -> dict[str, Any]:
     }
 
 
-def drawn(system: DiffusionGS, steps: int | None, images: Tensor, c2w: Tensor, intrinsics: Tensor, kind: str, seed: int) -> Tensor:
+def drawn(
+    system: DiffusionGS, steps: int | None, images: Tensor, c2w: Tensor, intrinsics: Tensor, kind: str, seed: int
+) -> Tensor:
     """What a system makes of the condition views, drawn at all cameras (B, V, 3, H, W)."""
-    n, size = system.config.views, system.config.image_size
+    n, size = system.config.views, system.image_size
     made = system.infer(image=images[:, 0], c2w=c2w[:, :n], intrinsics=intrinsics[:, :n], kind=kind, steps=steps, seed=seed)
     raw = RawGaussians(
         made["means"], made["sh"], made["scales"].log(), made["quats"], made["opacities"].logit(eps=1e-7)[..., None]

@@ -55,6 +55,8 @@ class Lpips(nn.Module):
                 self.trunk[str(number)] = nn.Conv2d(before, width, 3, padding=1)
                 before = width
         self.heads = nn.ParameterList(torch.zeros(width) for width in WIDTHS)
+        self.shift: Tensor
+        self.spread: Tensor
         self.register_buffer("shift", torch.tensor(SHIFT).view(3, 1, 1), persistent=False)
         self.register_buffer("spread", torch.tensor(SPREAD).view(3, 1, 1), persistent=False)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from mixtura.errors import BadSample, DataError
 from mixtura.system import Batch, LossTerm, StepContext, System
 from mixtura_diffusion_gs import diffusion, losses, published
 from mixtura_diffusion_gs.cameras import mirrored, rays
-from mixtura_diffusion_gs.config import DiffusionGSConfig
+from mixtura_diffusion_gs.config import DiffusionGSConfig, Kind
 from mixtura_diffusion_gs.gaussians import DepthRule, RawGaussians, assemble
 from mixtura_diffusion_gs.generate import BLANK, Request, denoising
 from mixtura_diffusion_gs.nets.denoiser import Block, Denoiser, Sizes, network_input
@@ -35,8 +35,9 @@ class DiffusionGS(System):
 
     def __init__(self, config: DiffusionGSConfig) -> None:
         super().__init__(config)
-        assert config.width and config.layers and config.head_dim and config.patch  # filled in by the configuration
-        self.sizes = Sizes(config.width, config.layers, config.head_dim, config.patch, config.free, config.sh_degree)
+        names = ("width", "layers", "head_dim", "patch", "free", "sh_degree")
+        self.sizes = Sizes(**{name: getattr(config, name) for name in names})
+        self.image_size = int(config.image_size or 0)  # filled in by the configuration
         self.denoiser = Denoiser(self.sizes, config.kinds)
         self.rules = [DepthRule(**config.depth[kind].model_dump()) for kind in config.kinds]
         self.schedule = diffusion.whole()
@@ -49,11 +50,11 @@ class DiffusionGS(System):
     def start_stage(self, stage: str, sources: Mapping[str, Source], cache: Path) -> None:
         """Refuse sources of a kind that the network has no decoder for."""
         for name, source in sources.items():
-            kind = source.info.extra.get("kind")
-            if kind is not None and kind not in self.config.kinds:
+            strange = set(source.info.tags) & set(get_args(Kind)) - set(self.config.kinds)
+            if strange:
                 raise DataError(
-                    f"source '{name}' holds views of kind '{kind}', the system knows {', '.join(self.config.kinds)}; add it to "
-                    "system.kinds, or set the source's `kind`"
+                    f"source '{name}' holds views of kind '{strange.pop()}', the system knows {', '.join(self.config.kinds)}; "
+                    "add it to system.kinds, or set the source's `kind`"
                 )
 
     # -- data ----------------------------------------------------------------------------------------------------
@@ -62,7 +63,7 @@ class DiffusionGS(System):
 
     def check(self, sample: Sample) -> None:
         """Views too few, of another size than the network's, or cameras that aren't numbers make a bad sample."""
-        fields, size = sample.fields, self.config.image_size
+        fields, size = sample.fields, self.image_size
         shape = fields["images"].shape
         if shape[0] < self.config.views or shape[1:] != (size, size, 3):
             raise BadSample(
@@ -76,7 +77,7 @@ class DiffusionGS(System):
             raise BadSample(f"{sample.key}: kind '{fields['kind']}'; the system knows {', '.join(self.config.kinds)}")
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
-        fields, n, size = [sample.fields for sample in samples], self.config.views, self.config.image_size
+        fields, n, size = [sample.fields for sample in samples], self.config.views, self.image_size
         nothing = np.zeros((n, size, size), np.float32)
         depths = np.stack([np.asarray(f.get("depths", nothing)[:n], np.float32) for f in fields])
         return {
@@ -105,9 +106,10 @@ class DiffusionGS(System):
         target = batch["images"].float() / 255
         c2w, intrinsics = self.inside(batch["c2w"], kinds), batch["intrinsics"]
         views, t = self._noised(target[:, :n], ctx)
-        origins, directions = rays(c2w[:, :n], intrinsics[:, :n], *views.shape[-2:])
+        height, width = views.shape[-2:]
+        origins, directions = rays(c2w[:, :n], intrinsics[:, :n], height, width)
         raw, points = self.gaussians(views, t, origins, directions, kinds)
-        rendered = raw.render(c2w, intrinsics, *views.shape[-2:], self.config.compat, self.config.deferred)
+        rendered = raw.render(c2w, intrinsics, height, width, self.config.compat, self.config.deferred)
         values = {
             "image": lambda: (losses.image_error(rendered, target), None),
             "perceptual": lambda: (self._judged(rendered, target), None),
@@ -119,7 +121,7 @@ class DiffusionGS(System):
 
     def _terms(self, values: Mapping[str, Callable[[], tuple[Tensor, Tensor | None]]], ctx: StepContext) -> dict[str, LossTerm]:
         """The terms whose ramp isn't 0 now; a value without counts counts items."""
-        terms = {}
+        terms: dict[str, LossTerm] = {}
         for term in self.config.terms:
             rule = self.config.ramps.get(term)
             factor = losses.ramp(rule, ctx.stage_step) if rule else 1.0

@@ -152,9 +152,7 @@ def test_guidance_of_one_is_no_guidance_and_more_changes_the_result(build: Build
 def test_a_system_of_mirrored_worlds_gives_right_handed_gaussians(build: Build, inputs_of: InputsOf) -> None:
     system, given = build(mirrored=True), inputs_of()
     made = system.infer(**given)
-    raw = RawGaussians(
-        made["means"], made["sh"], made["scales"].log(), made["quats"], made["opacities"].logit()[..., None]
-    )
+    raw = RawGaussians(made["means"], made["sh"], made["scales"].log(), made["quats"], made["opacities"].logit()[..., None])
     drawn = raw.render(given["c2w"], given["intrinsics"], 16, 16)
     torch.testing.assert_close(drawn, made["renders"], atol=1e-4, rtol=1e-4)
     assert not torch.allclose(made["means"], build().infer(**given)["means"], atol=1e-2)
