@@ -45,7 +45,7 @@ def read_image(path: Path, name: str) -> tuple[NDArray[np.uint8], NDArray[np.boo
     """
     try:
         with Image.open(path) as picture:
-            if not picture.has_transparency_data:
+            if "A" not in picture.getbands() and "transparency" not in picture.info:
                 return np.asarray(picture.convert("RGB")), None
             rgba = np.asarray(picture.convert("RGBA"))
     except FileNotFoundError:
