@@ -97,11 +97,11 @@ def build_perceptual(config: PerceptualConfig, root: Path | None = None) -> nn.M
 
 
 def _load_trunk(judge: Lpips, path: Path) -> None:
-    """`features.N.weight` and `.bias` of VGG-16, whatever stands before `features`."""
+    """`features.N.weight` and `.bias` of VGG-16, whatever stands before; `net.sliceK.N.` as the LPIPS package has them."""
     state = _read(path)
     for number, layer in judge.trunk.items():
         for leaf, parameter in layer.named_parameters():
-            _fill(parameter, _only(state, rf"(?:.*\.)?features\.{number}\.{leaf}", path), path)
+            _fill(parameter, _only(state, rf"(?:.*\.)?(?:features|net\.slice\d)\.{number}\.{leaf}", path), path)
 
 
 def _load_heads(judge: Lpips, path: Path) -> None:
@@ -124,7 +124,8 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         raise CheckpointError(f"perceptual: {path} can't be read as plain tensors ({str(error).splitlines()[0]})") from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"perceptual: {path} holds a {type(content).__name__}, expected tensors by name")
-    return content
+    inner = content.get("state_dict")  # published DiffusionGS checkpoints carry both networks
+    return inner if isinstance(inner, Mapping) else content
 
 
 def _only(state: Mapping[str, Tensor], pattern: str, path: Path) -> Tensor:
