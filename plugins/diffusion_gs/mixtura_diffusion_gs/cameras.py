@@ -20,8 +20,9 @@ def rays(c2w: Tensor, intrinsics: Tensor, height: int, width: int) -> tuple[Tens
     row = torch.arange(height, dtype=c2w.dtype, device=c2w.device)[:, None] + 0.5
     x = ((column - cx) / fx).expand(*fx.shape[:-2], height, width)
     y = ((row - cy) / fy).expand(*fx.shape[:-2], height, width)
-    inside = torch.stack([x, y, torch.ones_like(x)], -3)
-    directions = torch.einsum("...ij,...jhw->...ihw", c2w[..., :3, :3], inside)
+    # products of matrices would be rounded to half precision under autocast
+    right, down, forward = (axis[..., None, None] for axis in c2w[..., :3, :3].unbind(-1))
+    directions = right * x[..., None, :, :] + down * y[..., None, :, :] + forward
     # not norm(): it is slow across a dimension that isn't the last
     directions = directions / directions.square().sum(-3, keepdim=True).sqrt()
     origins = c2w[..., :3, 3, None, None].expand_as(directions)
@@ -36,7 +37,7 @@ def nearest(origins: Tensor, directions: Tensor) -> Tensor:
 def viewmats(c2w: Tensor) -> Tensor:
     """World to camera (..., 4, 4): the inverse of a rigid `c2w`, mirrored worlds (determinant -1) included."""
     turned = c2w[..., :3, :3].transpose(-1, -2)
-    moved = -turned @ c2w[..., :3, 3:]
+    moved = -(turned * c2w[..., None, :3, 3]).sum(-1, keepdim=True)
     last = torch.zeros_like(c2w[..., 3:, :])
     last[..., 3] = 1
     return torch.cat([torch.cat([turned, moved], -1), last], -2)

@@ -176,7 +176,7 @@ class DiffusionGS(System):
         self, points: Tensor, origins: Tensor, directions: Tensor, c2w: Tensor, depths: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Distance to the points that depth maps (B, N, H, W) along z tell, where they tell any."""
-        slope = torch.einsum("bvchw,bvc->bvhw", directions, c2w[..., :3, 2])
+        slope = (directions * c2w[..., :3, 2, None, None]).sum(2)
         true = origins + directions * (depths / slope.clamp(min=1e-6))[:, :, None]
         return losses.point_error(points, true, (depths > 0)[:, :, None])
 
