@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mixtura.metrics.control import action_errors, mean_interval, student_quantile, wilson
-from mixtura.metrics.image import psnr, ssim
+from mixtura.metrics.image import gmsd, psnr, ssim
 
 
 def test_wilson_gives_the_known_values():
@@ -158,11 +158,49 @@ def test_ssim_of_flat_images_is_the_luminance_term_alone():
     assert ssim(a, a).item() == pytest.approx(1)
 
 
+def test_gmsd_is_the_formula_pixel_by_pixel():
+    generator = torch.Generator().manual_seed(0)
+    predicted, target = torch.rand(2, 3, 8, 12, generator=generator, dtype=torch.float64)
+
+    def magnitudes(image):
+        small = image.mean(0).view(4, 2, 6, 2).mean((1, 3))
+        found = torch.zeros(4, 6, dtype=torch.float64)
+        for i in range(4):
+            for j in range(6):
+                rows, columns = ([min(max(at + step, 0), size - 1) for step in (-1, 0, 1)] for at, size in ((i, 4), (j, 6)))
+                around = small[rows][:, columns]
+                across, down = around[:, 0] - around[:, 2], around[0] - around[2]
+                found[i, j] = ((across.sum() / 3) ** 2 + (down.sum() / 3) ** 2) ** 0.5
+        return found
+
+    a, b, c = magnitudes(predicted), magnitudes(target), 170 / 255**2
+    similarity = (2 * a * b + c) / (a**2 + b**2 + c)
+    assert gmsd(predicted, target).item() == pytest.approx(similarity.std(correction=0).item())
+
+
+def test_gmsd_is_zero_for_equal_images_symmetric_and_grows_with_noise():
+    generator = torch.Generator().manual_seed(0)
+    image, noise = torch.rand(2, 4, 3, 16, 16, generator=generator)
+    assert gmsd(image, image).tolist() == [0, 0, 0, 0]
+    near, far = (gmsd(image + amount * noise, image) for amount in (0.1, 0.5))
+    assert (near > 0).all()
+    assert (near < far).all()
+    torch.testing.assert_close(gmsd(image, noise), gmsd(noise, image))
+
+
+def test_gmsd_sees_neither_brightness_nor_the_range_of_the_numbers():
+    image, other = torch.randint(20, 200, (2, 3, 10, 14), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    assert gmsd(image + 30, image).item() == pytest.approx(0, abs=1e-9)
+    assert gmsd(image, other).item() == pytest.approx(gmsd(image / 255, other / 255).item(), abs=1e-6)
+
+
 def test_image_measures_refuse_what_they_cannot_compare():
     with pytest.raises(ValueError, match="both images"):
         psnr(torch.zeros(3, 4, 4), torch.zeros(3, 4, 5))
     with pytest.raises(ValueError, match="11 x 11"):
         ssim(torch.zeros(3, 10, 20), torch.zeros(3, 10, 20))
+    with pytest.raises(ValueError, match="4 x 4"):
+        gmsd(torch.zeros(3, 3, 20), torch.zeros(3, 3, 20))
     with pytest.raises(ValueError, match="one range"):
         psnr(torch.zeros(1, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8))
 
