@@ -205,8 +205,10 @@ def _is_tied(name: str, tensor: Tensor, own: Tensors, weights: Tensors) -> bool:
     )
 
 
-def init_from(system: nn.Module, path: Path) -> str:
-    """Take the weights that fit from another run; returns what was taken and left, grouped by part."""
+def init_from(system: System, path: Path) -> str:
+    """Take the weights that fit from another run, or all of a published file; returns what was taken and left, by part."""
+    if path.is_file():
+        return take_published(system, path)
     folder = locate(path)
     weights = {**tensors(folder, "model"), **tensors(folder, "ema")}
     own = system.state_dict()
@@ -227,6 +229,15 @@ def init_from(system: nn.Module, path: Path) -> str:
         if names:
             lines.append(f"  {title}: {len(names)} in {', '.join(groups)}")
     return "\n".join(lines)
+
+
+def take_published(system: System, path: Path) -> str:
+    """Fill a system from an officially published file; returns what the file didn't hold. Raises CheckpointError."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; give a published checkpoint of {system.config.type}")
+    found = system.load_published(path)
+    left = [f"{len(names)} {title} ({', '.join(names[:3])}, …)" for title, names in found.items() if names]
+    return f"{path}: published weights taken" + (f"; {'; '.join(left)}" if left else "")
 
 
 def locate(path: Path) -> Path:

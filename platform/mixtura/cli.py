@@ -91,10 +91,14 @@ def _training(verbs: Any, common: argparse.ArgumentParser) -> None:
         "give it again for further files",
     )
     infer.add_argument("--output", required=True, metavar="OUT", help="outputs by name (.json or .npz); else a folder")
-    export = _verb(verbs, common, "export", "training:export", "write a run's weights for use elsewhere")
-    export.add_argument("target", metavar="RUN", help="run or checkpoint folder")
+    export = _verb(verbs, common, "export", "training:export", "write a run's weights for use elsewhere", settings=True)
+    export.add_argument("target", metavar="RUN|CONFIG", help="run or checkpoint folder; a YAML file with --weights")
     export.add_argument("out", metavar="OUT", help="new folder")
     export.add_argument("--published", action="store_true", help="in the layout of the officially published checkpoint")
+    export.add_argument(
+        "--weights", metavar="FILE", help="a published checkpoint that fills the system of CONFIG, so that `infer` can use it"
+    )
+    export.add_argument("--root", default=".", metavar="DIR", help="folder that relative paths of CONFIG start from")
     demo = _verb(verbs, common, "demo", "house:demo", "open the demo of a system in the browser")
     demo.add_argument("demo", metavar="NAME", nargs="?", help="which one; lists them when left out")
     demo.add_argument(

@@ -32,6 +32,8 @@ def dry_run(config: RunConfig, root: Path, say: Say) -> None:
     check_parts(config, parts)
     for name, part in parts.items():
         say(f"part {name:<20} {sum(p.numel() for p in part.parameters()):>16,} weights")
+    if config.init_from and (root / config.init_from).is_file():
+        say(f"init_from {config.init_from}: {meta.check_published(root / config.init_from)}")
     for stage in config.stages:
         choose_trained(meta, parts, stage)
         trained = sum(p.numel() for p in meta.parameters() if p.requires_grad)

@@ -100,7 +100,8 @@ def untrained(config: RunConfig, root: Path, assets: Path) -> System:
     """The system of a configuration as a run would start it."""
     system = checkpoint.build_system(config, config.run.seed)
     assets.mkdir(parents=True, exist_ok=True)
-    system.prepare(open_sources(config.sources, root), assets)
+    if type(system).prepare is not System.prepare:  # else no data is needed
+        system.prepare(open_sources(config.sources, root), assets)
     system.load_assets(assets)
     return system.eval()
 
@@ -200,20 +201,45 @@ def write_values(path: Path, values: Mapping[str, Any]) -> None:
 
 def export_run(run: Path, out: Path, published: bool, say: Say) -> None:
     """Write the averaged weights of a run to a folder that `mixtura infer` and `load_system` open; or the official layout."""
-    if out.exists():
-        raise MixturaError(f"{out} exists already; choose another folder")
     folder = checkpoint.locate(run)
     system, config = checkpoint.load_system(folder)
+
+    def write(part: Path) -> None:
+        if published:
+            system.save_published(part / f"{config.run.name}.pt")
+        else:
+            _write_export(part, system, config, folder / "assets")
+
+    _into_new_folder(out, write, say)
+
+
+def import_published(file: Path, settings: Sequence[str], weights: Path, root: Path, out: Path, say: Say) -> None:
+    """Fill the system of a configuration from a published file and write it as `export_run` would."""
+    config = load(file, settings).config
+
+    def write(part: Path) -> None:
+        system = untrained(config, root, part / "assets")
+        say(checkpoint.take_published(system, weights))
+        _write_export(part, system, config, part / "assets")
+
+    _into_new_folder(out, write, say)
+
+
+def _write_export(part: Path, system: System, config: RunConfig, assets: Path) -> None:
+    checkpoint.write_weights(part, system.state_dict())
+    (part / "config.yaml").write_text(dump(config))
+    if assets.exists() and assets != part / "assets":
+        shutil.copytree(assets, part / "assets")
+    checkpoint.write_done(part)
+
+
+def _into_new_folder(out: Path, write: Callable[[Path], None], say: Say) -> None:
+    """Let `write` fill a folder that becomes `out` when it is whole."""
+    if out.exists():
+        raise MixturaError(f"{out} exists already; choose another folder")
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    if published:
-        system.save_published(part / f"{config.run.name}.pt")
-    else:
-        checkpoint.write_weights(part, system.state_dict())
-        (part / "config.yaml").write_text(dump(config))
-        if (folder / "assets").exists():
-            shutil.copytree(folder / "assets", part / "assets")
-        checkpoint.write_done(part)
+    write(part)
     part.rename(out)
     say(f"written: {out} ({', '.join(sorted(p.name for p in out.iterdir()))})")

@@ -175,6 +175,10 @@ class System(nn.Module):
         """Load an official checkpoint; returns {missing, unexpected, mismatched} names."""
         raise TypeError(f"{type(self).__name__} knows no published checkpoint layout")
 
+    def check_published(self, path: Path) -> str:
+        """What `load_published` would find, in words; fills nothing and works on the meta device. Raises CheckpointError."""
+        raise TypeError(f"{type(self).__name__} knows no published checkpoint layout")
+
     def save_published(self, path: Path) -> None:
         """Write the official checkpoint layout."""
         raise TypeError(f"{type(self).__name__} knows no published checkpoint layout")

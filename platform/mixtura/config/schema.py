@@ -201,7 +201,9 @@ class RunConfig(Section):
 
     system: Typed = Field(description="what is trained; settings of the plugin's system")
     run: RunSection
-    init_from: str | None = Field(None, description="run or checkpoint folder whose weights the run starts from")
+    init_from: str | None = Field(
+        None, description="run or checkpoint folder, or published file, whose weights the run starts from"
+    )
     synth: tuple[Typed, ...] = Field((), description="datasets that `mixtura data synth` makes")
     sources: dict[Name, Typed] = Field({}, description="name -> source of data")
     data: DataSection = DataSection()

@@ -68,11 +68,20 @@ def infer(arguments: argparse.Namespace, say: Say) -> None:
 
 
 def export(arguments: argparse.Namespace, say: Say) -> None:
-    """Write a run's weights to a folder of their own."""
-    _must_exist(arguments.target, "RUN")
-    from mixtura.inference import export_run
+    """Write a run's weights, or published ones that fit a configuration, to a folder of their own."""
+    _must_exist(arguments.target, "RUN|CONFIG")
+    from mixtura.inference import export_run, import_published
 
-    export_run(Path(arguments.target), Path(arguments.out), arguments.published, say)
+    target, out = Path(arguments.target), Path(arguments.out)
+    if arguments.weights:
+        if target.is_dir() or arguments.published:
+            raise MixturaError("--weights FILE goes with a configuration file, and without --published")
+        _must_exist(arguments.weights, "--weights")
+        import_published(target, arguments.settings, Path(arguments.weights), root_of(arguments), out, say)
+    elif target.is_file():
+        raise MixturaError(f"{target} is a configuration; give the published file to fill it from with --weights FILE")
+    else:
+        export_run(target, out, arguments.published, say)
 
 
 def ablate(arguments: argparse.Namespace, say: Say) -> None:

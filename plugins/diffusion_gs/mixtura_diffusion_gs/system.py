@@ -223,6 +223,10 @@ class DiffusionGS(System):
         """Weights of a published object or scene model, all of it or nothing; see `published`."""
         return published.load(self, path)
 
+    def check_published(self, path: Path) -> str:
+        """What fits, in words; reads names and shapes only where the file allows it."""
+        return str(published.dry_run(self.config, path))
+
     def save_published(self, path: Path) -> None:
         """Write each kind's model in the published layout (`NAME-KIND.ckpt` where there are two)."""
         published.save(self, path)

@@ -306,14 +306,27 @@ class IFlyBotVLA(System):
     # -- published weights -------------------------------------------------------------------------------------
     def load_published(self, path: Path) -> Mapping[str, list[str]]:
         """Weights of a published policy (`.pt` with vlm and action_head), or of a latent action model; all of it or nothing."""
+        parts = self._published_parts(path)
+        found = {name: published.compare(part, state) for name, (part, state) in parts.items()}
+        # what doesn't fit comes first and raises, before anything is filled
+        for name in sorted(parts, key=lambda name: found[name].fits):
+            published.load_into(*parts[name], what=f"{path} ({name})")
+        return {
+            name: [n for report in found.values() for n in getattr(report, name)]
+            for name in ("missing", "unexpected", "mismatched")
+        }
+
+    def check_published(self, path: Path) -> str:
+        """What fits of each network in the file."""
+        parts = self._published_parts(path)
+        return "; ".join(f"{name}: {published.compare(part, state)}" for name, (part, state) in parts.items())
+
+    def _published_parts(self, path: Path) -> dict[str, tuple[nn.Module, published.State]]:
+        """The networks that a published file holds, by its name for them, each with its tensors."""
         if published.holds_latent(path):
-            report = published.load_into(self.lam.lam, published.read_latent(path), what=str(path))
-            return {"missing": report.missing, "unexpected": report.unexpected, "mismatched": report.mismatched}
+            return {"lam": (self.lam.lam, published.read_latent(path))}
         vlm, head = published.read_checkpoint(path)
-        found = [published.load_into(part, state, dry_run=True) for part, state in ((self.vlm, vlm), (self.expert, head))]
-        published.load_into(self.vlm, vlm, what=f"{path} (vlm)")
-        published.load_into(self.expert, head, what=f"{path} (action_head)")
-        return {name: [n for report in found for n in getattr(report, name)] for name in ("missing", "unexpected", "mismatched")}
+        return {"vlm": (self.vlm, vlm), "action_head": (self.expert, head)}
 
     def save_published(self, path: Path) -> None:
         """Write the policy in the published layout, and the latent action model beside it as `NAME-lam.pt`."""
