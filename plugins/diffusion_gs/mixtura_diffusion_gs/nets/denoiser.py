@@ -161,7 +161,7 @@ class Denoiser(nn.Module):
     def tokens(self, views: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The transformer's tokens (b, free + n, d) after its input norm, and the embedding of time (b, d)."""
         patches = self.image_tokenizer(into_patches(views, self.sizes.patch))
-        free = self.gaussians_pos_embedding.to(patches.dtype).expand(len(views), -1, -1)
+        free = self.gaussians_pos_embedding.expand(len(views), -1, -1)
         return self.transformer_input_layernorm(torch.cat([free, patches], 1)), self.t_embedder(t)
 
     def forward(self, views: Tensor, t: Tensor, kinds: Tensor | None = None) -> tuple[Tensor, Tensor]:
