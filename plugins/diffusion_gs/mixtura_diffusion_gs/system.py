@@ -43,12 +43,10 @@ class DiffusionGS(System):
         self.schedule = diffusion.whole()
         self.judge: list[nn.Module] = []  # in a list, for it is no part of the system's weights
 
-    def load_assets(self, assets: Path) -> None:
-        if "perceptual" in self.config.terms:
-            self.judge = [build_perceptual(self.config.perceptual)]
-
     def start_stage(self, stage: str, sources: Mapping[str, Source], cache: Path) -> None:
-        """Refuse sources of a kind that the network has no decoder for."""
+        """Refuse sources of a kind that the network has no decoder for, and a judge of pictures whose weights are missing."""
+        if "perceptual" in self.config.terms:
+            self._build_judge()
         for name, source in sources.items():
             strange = set(source.info.tags) & set(get_args(Kind)) - set(self.config.kinds)
             if strange:
@@ -166,10 +164,14 @@ class DiffusionGS(System):
     def _mirror(self, kinds: Tensor) -> Tensor:
         return self._objects(kinds) & (self.config.mirrored and self.config.compat == "fixed")
 
-    def _judged(self, rendered: Tensor, target: Tensor) -> Tensor:
+    def _build_judge(self) -> nn.Module:
+        """What judges pictures; its weights are asked for where losses are, not by inference."""
         if not self.judge:
-            raise DataError("the system has no perceptual loss yet: load a run or checkpoint, or call load_assets")
-        judge = self.judge[0].to(rendered.device)
+            self.judge = [build_perceptual(self.config.perceptual)]
+        return self.judge[0]
+
+    def _judged(self, rendered: Tensor, target: Tensor) -> Tensor:
+        judge = self._build_judge().to(rendered.device)
         return judge(rendered.flatten(0, 1), target.flatten(0, 1)).view(rendered.shape[:2]).mean(1)
 
     def _known_points(

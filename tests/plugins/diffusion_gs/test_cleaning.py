@@ -8,7 +8,8 @@ from torch import Tensor
 
 from mixtura.errors import DataError
 from mixtura_diffusion_gs.cameras import matrices, mirrored, orbit, viewmats
-from mixtura_diffusion_gs.use.cleaning import cleaned, unmirrored, y_up
+from mixtura_diffusion_gs.gaussians import RawGaussians
+from mixtura_diffusion_gs.use.cleaning import cleaned, y_up
 from mixtura_splat import Gaussians
 
 
@@ -22,6 +23,12 @@ def some(n: int = 12, k: int = 1) -> Gaussians:
         opacities=torch.full((n,), 0.9),
         sh=torch.randn(n, k, 3, generator=draw) * 0.3,
     )
+
+
+def unmirrored(scene: Gaussians) -> Gaussians:
+    """The scene in the world whose y points the other way."""
+    raw = RawGaussians(scene.means, scene.sh, scene.scales.log(), scene.quats, scene.opacities.logit()[:, None])
+    return RawGaussians(*(value[None] for value in raw)).mirrored(torch.tensor([True])).scene(0)
 
 
 def covariances(scene: Gaussians) -> Tensor:

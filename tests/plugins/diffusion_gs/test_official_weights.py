@@ -10,6 +10,7 @@ import torch
 
 from mixtura.checkpoint import load_system
 from mixtura.cli import main
+from mixtura.errors import CheckpointError
 from mixtura_diffusion_gs.system import DiffusionGS
 
 CONFIG = """
@@ -37,6 +38,17 @@ def test_export_fills_a_configuration_from_a_published_file_without_its_data(
     loaded, _ = load_system(tmp_path / "out")
     own = official.state_dict()
     assert all(torch.equal(own[name], value) for name, value in loaded.state_dict().items())
+
+
+def test_inference_needs_no_weights_of_the_perceptual_loss(
+    official: DiffusionGS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lpips = "system.perceptual={type: lpips, trunk: none.pth, heads: none.pth}"
+    assert main(["export", "c.yaml", "out", "--weights", "official.ckpt", lpips]) == 0
+    loaded, _ = load_system(tmp_path / "out")
+    with pytest.raises(CheckpointError, match=r"perceptual: no file .*none.pth"):
+        loaded.start_stage("all", {}, tmp_path)
 
 
 def test_a_run_starts_from_a_published_file(official: DiffusionGS, tmp_path: Path) -> None:
