@@ -1,0 +1,196 @@
+"""Blocks of F, W and G: convolutions with batch norm, the hourglass over volumes, SPADE with spectral norm.
+
+Shapes: b batch, c channels, d h w depth, height, width. Attributes are called as in the published checkpoints. Nothing here is
+folded or fused; `mixtura_live_portrait.fast` makes such networks ready for inference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SLOPE = 0.2
+"""Of the leaky ReLUs in G."""
+
+
+class SameBlock2d(nn.Module):
+    """3 x 3 convolution, batch norm, ReLU (leaky with PyTorch's default slope where asked): (b, c, h, w) -> (b, c', h, w)."""
+
+    def __init__(self, inputs: int, outputs: int, is_leaky: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm = nn.BatchNorm2d(outputs)
+        self.slope = 0.01 if is_leaky else 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(self.norm(self.conv(x)), self.slope)
+
+
+class DownBlock2d(nn.Module):
+    """3 x 3 convolution, batch norm, ReLU, halving by averages: (b, c, h, w) -> (b, c', h/2, w/2)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(F.relu(self.norm(self.conv(x))), 2)
+
+
+class ResBlock3d(nn.Module):
+    """x plus twice (batch norm, ReLU, convolution) of it, over volumes (b, c, d, h, w)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv3d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv3d(channels, channels, 3, padding=1)
+        self.norm1 = nn.BatchNorm3d(channels)
+        self.norm2 = nn.BatchNorm3d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.conv1(F.relu(self.norm1(x)))
+        return x + self.conv2(F.relu(self.norm2(inner)))
+
+
+class Block3d(nn.Module):
+    """One step of the hourglass: 3 x 3 x 3 convolution, batch norm, ReLU, height and width halved after or doubled before."""
+
+    def __init__(self, inputs: int, outputs: int, scale: float = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(inputs, outputs, 3, padding=1)
+        self.norm = nn.BatchNorm3d(outputs)
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.scale > 1:
+            x = x.repeat_interleave(2, -1).repeat_interleave(2, -2)
+        x = F.relu(self.norm(self.conv(x)))
+        return F.avg_pool3d(x, (1, 2, 2)) if self.scale < 1 else x
+
+
+class Encoder(nn.Module):
+    """The descending half: a volume -> it and every coarser one, finest first."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.down_blocks = nn.ModuleList([Block3d(a, b, 0.5) for a, b in pairwise(widths)])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        levels = [x]
+        for block in self.down_blocks:
+            levels.append(block(levels[-1]))
+        return levels
+
+
+class Decoder(nn.Module):
+    """The ascending half: each level is doubled and joined by the encoder's of the same size."""
+
+    def __init__(self, widths: Sequence[int], first: int) -> None:
+        super().__init__()
+        inputs = [widths[-1], *(2 * width for width in widths[-2:0:-1])]
+        outputs = [*widths[-2:0:-1], first]
+        self.up_blocks = nn.ModuleList([Block3d(a, b, 2) for a, b in zip(inputs, outputs, strict=True)])
+        self.out_filters = first + widths[0]
+        self.conv = nn.Conv3d(self.out_filters, self.out_filters, 3, padding=1)
+        self.norm = nn.BatchNorm3d(self.out_filters)
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        x = levels[-1]
+        for block, skip in zip(self.up_blocks, levels[-2::-1], strict=True):
+            x = torch.cat([block(x), skip], 1)
+        return F.relu(self.norm(self.conv(x)))
+
+
+class Hourglass(nn.Module):
+    """Encoder and decoder over volumes: (b, inputs, d, h, w) -> (b, first + inputs, d, h, w); depth stays whole."""
+
+    def __init__(self, inputs: int, first: int, blocks: int, widest: int) -> None:
+        super().__init__()
+        widths = [inputs, *(min(widest, first << (i + 1)) for i in range(blocks))]
+        self.encoder = Encoder(widths)
+        self.decoder = Decoder(widths, first)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.encoder(x))
+
+
+class SpectralConv2d(nn.Module):
+    """A convolution divided by its largest singular value (Miyato et al. 2018), kept as `weight_orig`, `weight_u`, `weight_v`.
+
+    Training refines u and v by one power iteration a call; in eval mode they stay, and the output depends on the input alone.
+    """
+
+    weight_u: Tensor
+    weight_v: Tensor
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, has_bias: bool = True) -> None:
+        super().__init__()
+        plain = nn.Conv2d(inputs, outputs, kernel, bias=has_bias)
+        self.padding = kernel // 2
+        self.bias = plain.bias
+        self.weight_orig = plain.weight
+        self.register_buffer("weight_u", F.normalize(torch.randn(outputs), dim=0))
+        self.register_buffer("weight_v", F.normalize(torch.randn(inputs * kernel * kernel), dim=0))
+        with torch.no_grad():
+            self._iterate(15)
+
+    def _iterate(self, times: int) -> None:
+        matrix = self.weight_orig.flatten(1)
+        for _ in range(times):
+            self.weight_v.copy_(F.normalize(matrix.T @ self.weight_u, dim=0))
+            self.weight_u.copy_(F.normalize(matrix @ self.weight_v, dim=0))
+
+    def weight(self) -> Tensor:
+        """The weight over sigma = u W v, with gradients through both; float32 under autocast too."""
+        kind = self.weight_orig.device.type
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+            if self.training:
+                with torch.no_grad():
+                    self._iterate(1)
+            # Copies, for the next call changes the buffers before this one's gradients are asked for.
+            u, v = self.weight_u.clone(), self.weight_v.clone()
+            return self.weight_orig / torch.dot(u, self.weight_orig.flatten(1) @ v)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight(), self.bias, padding=self.padding)
+
+
+class Spade(nn.Module):
+    """Instance norm whose scale and shift are painted by a map of the same place (Park et al. 2019): (b, c, h, w) -> same."""
+
+    def __init__(self, channels: int, map_channels: int, hidden: int) -> None:
+        super().__init__()
+        self.mlp_shared = nn.Sequential(nn.Conv2d(map_channels, hidden, 3, padding=1), nn.ReLU())
+        self.mlp_gamma = nn.Conv2d(hidden, channels, 3, padding=1)
+        self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, guide: Tensor) -> Tensor:
+        shared = self.mlp_shared(F.interpolate(guide, x.shape[-2:], mode="nearest"))
+        return F.instance_norm(x) * (1 + self.mlp_gamma(shared)) + self.mlp_beta(shared)
+
+
+class SpadeBlock(nn.Module):
+    """Residual block of G: twice (SPADE, leaky ReLU, convolution); the shortcut is a 1 x 1 convolution where widths differ."""
+
+    def __init__(self, inputs: int, outputs: int, map_channels: int, hidden: int) -> None:
+        super().__init__()
+        inner = min(inputs, outputs)
+        self.conv_0 = SpectralConv2d(inputs, inner, 3)
+        self.conv_1 = SpectralConv2d(inner, outputs, 3)
+        self.norm_0 = Spade(inputs, map_channels, hidden)
+        self.norm_1 = Spade(inner, map_channels, hidden)
+        self.has_shortcut = inputs != outputs
+        if self.has_shortcut:
+            self.conv_s = SpectralConv2d(inputs, outputs, 1, has_bias=False)
+            self.norm_s = Spade(inputs, map_channels, hidden)
+
+    def forward(self, x: Tensor, guide: Tensor) -> Tensor:
+        short = self.conv_s(self.norm_s(x, guide)) if self.has_shortcut else x
+        inner = self.conv_0(F.leaky_relu(self.norm_0(x, guide), SLOPE))
+        return short + self.conv_1(F.leaky_relu(self.norm_1(inner, guide), SLOPE))

@@ -1,0 +1,129 @@
+"""W, the warping network: a volume is bent from the source's keypoints to the driving ones and flattened to a map.
+
+Shapes: b batch, k keypoints, n = k + 1 flows (the first is the unmoved background), c channels, d h w depth, height, width.
+Coordinates are (x, y, z), each from -1 to 1 over the volume, ends included, while sampling counts by cells' edges
+(`align_corners=False`): the published networks were trained with that small mismatch, so it belongs to them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mixtura_live_portrait.nets.blocks import Hourglass, SameBlock2d
+from mixtura_live_portrait.nets.sizes import Sizes
+
+VARIANCE = 0.01
+"""Of the heat that a keypoint gives off."""
+
+
+class DenseMotion(NamedTuple):
+    """Where to sample the source's volume (b, d, h, w, 3) and how visible the result is (b, 1, h, w) in 0..1."""
+
+    deformation: Tensor
+    occlusion: Tensor
+
+
+class Warped(NamedTuple):
+    """`out` (b, c, h, w) is what G paints from; `deformation` and `occlusion` are those of `DenseMotion`."""
+
+    out: Tensor
+    deformation: Tensor
+    occlusion: Tensor
+
+
+def axis(length: int, like: Tensor) -> Tensor:
+    """Coordinates of a volume along one side."""
+    return torch.linspace(-1, 1, length, device=like.device, dtype=like.dtype)
+
+
+def sparse_flows(kp_driving: Tensor, kp_source: Tensor, sides: tuple[int, int, int]) -> Tensor:
+    """Sampling positions if everything moved as one keypoint does: (b, n, d, h, w, 3) from two (b, k, 3)."""
+    d, h, w = sides
+    z, y, x = torch.meshgrid(axis(d, kp_source), axis(h, kp_source), axis(w, kp_source), indexing="ij")
+    identity = torch.stack([x, y, z], -1)
+    return identity + shifts(kp_driving, kp_source)[:, :, None, None, None]
+
+
+def shifts(kp_driving: Tensor, kp_source: Tensor) -> Tensor:
+    """By how much each flow differs from the identity: (b, n, 3)."""
+    return F.pad(kp_source - kp_driving, (0, 0, 1, 0))
+
+
+def heat(keypoints: Tensor, sides: tuple[int, int, int]) -> Tensor:
+    """Heat of each keypoint, exp(-distance^2 / (2 variance)): (b, k, d, h, w). A product of one factor for each axis."""
+    d, h, w = sides
+    x, y, z = (
+        torch.exp((axis(length, keypoints) - keypoints[..., i, None]).square() * (-0.5 / VARIANCE))
+        for i, length in ((0, w), (1, h), (2, d))
+    )
+    return z[..., :, None, None] * y[..., None, :, None] * x[..., None, None, :]
+
+
+def interpolation(shift: Tensor, length: int) -> Tensor:
+    """Matrices (..., length, length) that interpolate along one side of a volume moved by `shift` (...); 0 beyond its ends."""
+    position = ((axis(length, shift) + shift[..., None] + 1) * length - 1) / 2
+    cells = torch.arange(length, device=shift.device, dtype=shift.dtype)
+    return (1 - (position[..., :, None] - cells).abs()).clamp(min=0)
+
+
+def moved(volume: Tensor, shift: Tensor) -> Tensor:
+    """The volume (b, c, d, h, w) as each of the shifts (b, n, 3) shows it: (b, n, c, d, h, w).
+
+    What trilinear sampling at `sparse_flows` gives. As all positions of a flow differ from the grid by one vector, it is three
+    small matrix products instead of a look-up for every cell.
+    """
+    b, c, d, h, w = volume.shape
+    n = shift.shape[1]
+    x, y, z = (interpolation(shift[..., i], length) for i, length in ((0, w), (1, h), (2, d)))
+    # (c d h, w) @ (w, n w'), then one product of every flow along y and along z.
+    along_x = volume.flatten(1, 3) @ x.permute(0, 3, 1, 2).flatten(2)
+    along_x = along_x.view(b, c * d, h, n, w).permute(0, 3, 1, 2, 4)
+    along_y = y[:, :, None] @ along_x
+    return (z[:, :, None] @ along_y.reshape(b, n, c, d, h * w)).view(b, n, c, d, h, w)
+
+
+class DenseMotionNetwork(nn.Module):
+    """Mixes the flows of all keypoints into one deformation, and says what it hides."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        flows = sizes.keypoints + 1
+        self.hourglass = Hourglass(flows * (sizes.compress + 1), sizes.dense_base, sizes.dense_blocks, sizes.dense_max)
+        filters = self.hourglass.decoder.out_filters
+        self.mask = nn.Conv3d(filters, flows, 7, padding=3)
+        self.compress = nn.Conv3d(sizes.channels, sizes.compress, 1)
+        self.norm = nn.BatchNorm3d(sizes.compress)
+        self.occlusion = nn.Conv2d(filters * sizes.depth, 1, 7, padding=3)
+
+    def forward(self, volume: Tensor, kp_driving: Tensor, kp_source: Tensor) -> DenseMotion:
+        sides = (volume.shape[2], volume.shape[3], volume.shape[4])
+        compressed = F.relu(self.norm(self.compress(volume)))
+        features = moved(compressed, shifts(kp_driving, kp_source).to(compressed.dtype))
+        warmth = F.pad(heat(kp_driving, sides) - heat(kp_source, sides), (0, 0, 0, 0, 0, 0, 1, 0))
+        found = self.hourglass(torch.cat([warmth[:, :, None], features], 2).flatten(1, 2))
+        weights = self.mask(found).softmax(1)
+        # Σ weight · (identity + shift) = identity + Σ weight · shift, for the weights add up to 1.
+        flow = torch.einsum("bndhw,bnx->bdhwx", weights, shifts(kp_driving, kp_source).to(weights.dtype))
+        nowhere = torch.zeros_like(kp_source[:, :0])
+        deformation = flow + sparse_flows(nowhere, nowhere, sides)[:, 0]
+        return DenseMotion(deformation, self.occlusion(found.flatten(1, 2)).sigmoid())
+
+
+class Warping(nn.Module):
+    """A volume (b, c, d, h, w) and keypoints (b, k, 3), driving first, -> `Warped`."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.dense_motion_network = DenseMotionNetwork(sizes)
+        self.third = SameBlock2d(sizes.channels * sizes.depth, sizes.generator, is_leaky=True)
+        self.fourth = nn.Conv2d(sizes.generator, sizes.generator, 1)
+
+    def forward(self, volume: Tensor, kp_driving: Tensor, kp_source: Tensor) -> Warped:
+        motion = self.dense_motion_network(volume, kp_driving, kp_source)
+        bent = F.grid_sample(volume, motion.deformation.to(volume.dtype), align_corners=False)
+        out = self.fourth(self.third(bent.flatten(1, 2))) * motion.occlusion
+        return Warped(out, *motion)
