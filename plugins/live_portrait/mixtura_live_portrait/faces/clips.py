@@ -18,7 +18,6 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
-from PIL import Image
 
 from mixtura.errors import DataError
 from mixtura_live_portrait.faces.crop import Frame
@@ -28,6 +27,8 @@ FPS = 25.0
 """Rate of what has none of its own: pictures, videos of one frame, broken headers."""
 SLOWEST, FASTEST = 1.0, 120.0
 """Rates that are believed."""
+LONGEST_GAP = 60.0
+"""Seconds between two frames that are believed; more are taken for damage."""
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 """Names of files that are read as one picture; GIF and the rest as videos."""
 
@@ -68,6 +69,8 @@ class Clip:
                 shape = shape or frame.shape
                 if frame.shape != shape:
                     raise DataError(f"{self.path}: frames change from {shape[:2]} to {frame.shape[:2]}; convert it to one size")
+                if time - start > max(last, 0.0) + LONGEST_GAP:
+                    raise DataError(f"{self.path}: times jump to {time:.0f} s; the file is damaged, convert it anew")
                 last = max(time - start, last)
                 yield last, frame
             if last < 0:
@@ -128,24 +131,26 @@ def _expected(container: InputContainer, stream: VideoStream, fps: float, own: f
 
 
 def at_rate(timed: Iterator[tuple[float, Frame]], fps: float) -> Iterator[Frame]:
-    """Frames with their times (seconds, rising, first at 0) -> at each k / fps the nearest one, up to the last one's time."""
-    tick, held = 0, None
+    """Frames with their times (seconds, rising, first at 0) -> at each k / fps the nearest one.
+
+    The last frame lasts as long as the one before it did; one frame alone is given once.
+    """
+    tick, gap, held = 0, 0.0, None
     for time, frame in timed:
-        while held is not None and (tick / fps) - held[0] < time - tick / fps:
+        while held is not None and tick / fps - held[0] < time - tick / fps:
             yield held[1]
             tick += 1
+        gap = time - held[0] if held is not None else 0.0
         held = (time, frame)
-    if held is not None and (tick == 0 or tick / fps <= held[0] + 0.5 / fps):
+    while held is not None and (tick == 0 or tick / fps < held[0] + gap - 0.5 / fps):
         yield held[1]
+        tick += 1
 
 
 def _upright(picture: av.VideoFrame, stream: VideoStream, longest: int, multiple: int) -> Frame:
     """A decoded picture as a frame: square pixels, fitted, turned as its metadata says."""
     aspect = stream.sample_aspect_ratio or Fraction(1)
     width = round(picture.width * aspect) if Fraction(1, 8) < aspect < 8 else picture.width
-    quarter = round((picture.rotation or 0) / 90) % 4
-    frame = picture.to_ndarray(format="rgb24")
-    if width != picture.width:
-        wide, high, *_ = fitted_size(width, picture.height, longest, 1)
-        frame = np.array(Image.fromarray(frame).resize((wide, high), Image.Resampling.LANCZOS))
-    return fitted(np.rot90(frame, quarter), longest, multiple)
+    wide, high, *_ = fitted_size(width, picture.height, longest, multiple)
+    frame = picture.to_ndarray(format="rgb24", width=wide, height=high, interpolation="LANCZOS")
+    return fitted(np.rot90(frame, round((picture.rotation or 0) / 90)), 0, multiple)

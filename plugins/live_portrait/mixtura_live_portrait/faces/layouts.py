@@ -175,10 +175,10 @@ def ratios(landmarks: Points) -> Points:
 
 
 def guide(landmarks: Points) -> Points:
-    """(..., L, 2) -> (..., 10, 2): points that the first ten keypoints are guided to (arXiv 2407.03168, §3.2), NaN where the layout has none.
+    """(..., L, 2) -> (..., 10, 2): points that the first ten keypoints are guided to, NaN where there is none.
 
     Left eye, right eye: left corner, right corner, middle of the upper lid, of the lower lid; then the middle of the inner edge
-    of the upper lip and of the lower lip. The paper takes ten points of eyes and lips without saying which.
+    of the upper lip and of the lower lip. The paper (arXiv 2407.03168) takes ten of eyes and lips without saying which.
     """
     layout = layout_of(landmarks)
     groups = [group for eye in layout.eyes for group in (eye.left, eye.right, eye.upper, eye.lower)]

@@ -122,7 +122,7 @@ def _around_box(row: NDArray[np.float32], view: Square, to_frame: NDArray[np.flo
     """The square of a detection, turned so that its eyes are level."""
     eyes = row[4:8].reshape(2, 2)
     right, down = eyes[blaze.LEFT_EYE] - eyes[blaze.RIGHT_EYE]
-    centre = moved((row[:2] + row[2:4]) / 2, to_frame)
+    centre = moved(row[:4].reshape(2, 2).mean(0, dtype=np.float32), to_frame)
     side = float((row[2:4] - row[:2]).max()) * view.side / blaze.SIDE * ROOM
     return Square(float(centre[0]), float(centre[1]), side, view.angle + math.degrees(math.atan2(float(down), float(right))))
 
