@@ -54,7 +54,8 @@ def in_process(code: str, cwd: Path, *args: str, wait: bool = True, **env: str) 
     settings = {**os.environ, "OMP_NUM_THREADS": "1", **env}
     command = [sys.executable, "-c", code, *args]
     if not wait:
-        return subprocess.Popen(command, cwd=cwd, env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.Popen(command, cwd=cwd, env=settings, process_group=0, **quiet)  # a test may signal the whole group
     done = subprocess.run(command, cwd=cwd, env=settings, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -101,6 +101,21 @@ def test_a_signal_saves_and_the_run_goes_on_exactly(
     assert_equal_runs(tmp_path / "runs/whole", tmp_path / "runs/stopped")
 
 
+def test_a_signal_to_all_processes_of_a_run_saves_too(
+    toy: Callable[..., Any], process: Callable[..., Any], tmp_path: Path
+) -> None:
+    toy(stages=[{**STAGES[0], "steps": 400}], data={"workers": 2}, train={"ema": {"decay": 0.99}})
+    process(WORKER, tmp_path, "new", "run.name=whole")
+    child = process(WORKER, tmp_path, "resume", "run.name=stopped", wait=False)
+    progress = tmp_path / "runs/stopped/samples.jsonl"
+    while not (progress.exists() and progress.read_text().count("\n") > 5):
+        time.sleep(0.01)
+    os.killpg(child.pid, signal.SIGTERM)
+    assert child.wait(60) == 128 + signal.SIGTERM
+    process(WORKER, tmp_path, "resume", "run.name=stopped")
+    assert_equal_runs(tmp_path / "runs/whole", tmp_path / "runs/stopped")
+
+
 def test_two_resumes_in_one_epoch(toy: Callable[..., Any], process: Callable[..., Any], tmp_path: Path) -> None:
     toy(
         sources={"curves": {"type": "toy", "size": 5000}, "others": {"type": "toy", "size": 5000}},

@@ -157,9 +157,16 @@ class _Ahead(Sampler[Work]):
 
 
 def _start_worker(_: int) -> None:
-    """Workers leave Ctrl-C to the main process, which finishes the step and saves."""
+    """Workers leave Ctrl-C and the first SIGTERM to the main process, which finishes the step and saves.
+
+    Schedulers send SIGTERM to all processes of a job; a second one, as a loader sends to workers that don't end, does end them.
+    """
+
+    def first(signum: int, frame: Any) -> None:
+        signal.signal(signum, signal.SIG_DFL)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, first)
     torch.set_num_threads(1)
 
 
