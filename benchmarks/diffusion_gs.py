@@ -71,7 +71,7 @@ class Anything(type(nn.Module)):  # type: ignore[misc]
 class Blank(types.ModuleType):
     """A module with such classes."""
 
-    __path__: list[str] = []
+    __path__: tuple[str, ...] = ()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(Anything("Root", (nn.Module,), {}), name)

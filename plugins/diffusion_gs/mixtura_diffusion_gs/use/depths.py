@@ -75,7 +75,7 @@ def _seen(
 
 
 def _behind(inside: Tensor, lens: Tensor, depth: Tensor, alpha: Tensor) -> Tensor:
-    """Which Gaussians, at places (N, 3) in camera axes, lie behind the depth (H, W) of their pixel, where it is solid (N,) bool."""
+    """Which Gaussians (N,), at places (N, 3) in camera axes, lie behind the depth (H, W) of their pixel, where it is solid."""
     h, w = depth.shape
     z = inside[:, 2].clamp(min=1e-6)
     column = (inside[:, 0] / z * lens[0, 0] + lens[0, 2]).floor()

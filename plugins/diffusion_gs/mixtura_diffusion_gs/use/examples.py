@@ -24,7 +24,7 @@ EXAMPLES = {
 
 
 def write_example(name: str, folder: Path) -> Path:
-    """An example as `folder`/NAME.png (128 x 128, RGBA). Raises FurnitureError for unknown names and when the package is missing."""
+    """An example as `folder`/NAME.png (128 x 128, RGBA). Raises FurnitureError for unknown names and without the package."""
     if name not in EXAMPLES:
         raise FurnitureError(f"no example is called {name!r}: take one of {', '.join(EXAMPLES)}")
     model = find(EXAMPLES[name])
