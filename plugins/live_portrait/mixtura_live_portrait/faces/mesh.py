@@ -4,9 +4,10 @@
     faces = detector.find(frame)           # any number, each with its score
     face = detector.follow(frame, faces[0])  # in the next frame of a clip: no search, one network
 
-`find` looks at the whole frame first; only where that shows no face does it look closer, at overlapping squares, and then at
-the frame turned by quarter and half turns. `thorough=True` looks closer always, which finds small faces beside large ones.
-Landmarks are in pixels of the frame, however the face is turned.
+`find` looks at the whole frame, then closer at overlapping squares, since the network sees 128 pixels only, and where that
+leaves it in doubt at the frame turned by quarter and half turns. How far it goes is `search`: `all` finds small faces beside
+large ones, `first` stops at the first certain face, `glance` looks once, for streams that can't wait. Landmarks are in pixels of
+the frame, however the face is turned.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from mixtura.errors import DataError
 from mixtura_live_portrait.faces import blaze
 from mixtura_live_portrait.faces.bundle import load_bundle
-from mixtura_live_portrait.faces.crop import Frame, Square, crop, moved
+from mixtura_live_portrait.faces.crop import Frame, Framing, Square, crop, moved, square
 from mixtura_live_portrait.faces.detector import SCORE, Face
 from mixtura_live_portrait.faces.layouts import Points, eye_centres
 from mixtura_live_portrait.faces.tflite import Network
@@ -30,6 +31,8 @@ from mixtura_live_portrait.faces.tflite import Network
 POINTS = 478
 ROOM = 1.5
 """Side of what the landmark network sees, in sides of the face's box."""
+OTHERS = Framing(1.8, 0.0, -0.08)
+"""Much the same square from the landmarks of other layouts, which end at the brows."""
 SAME = 0.3
 """Overlap of landmark boxes from which two faces are one."""
 ROUNDS = 4
@@ -38,6 +41,9 @@ CERTAIN = 0.999
 """Confidence below which the search goes on: faces seen the wrong way up reach 0.996, upright ones 1.000."""
 CLOSER = (1.0, 0.5)
 """Sides of the squares of a closer look, in shorter sides of the frame; they overlap by half."""
+SEARCHES = ("all", "first", "glance")
+UPRIGHT = 2
+"""Looks before those at the turned frame."""
 BATCH = 16
 """Squares that the networks see at once."""
 DETECTOR_SAMPLES = 2
@@ -48,21 +54,24 @@ class FaceMesh:
     """BlazeFace and Face Mesh V2. `find` and `follow` are pure: they keep nothing of what they have seen."""
 
     def __init__(
-        self, detector: Network, landmarks: Network, device: str = "cpu", threshold: float = SCORE, thorough: bool = False
+        self, detector: Network, landmarks: Network, device: str = "cpu", threshold: float = SCORE, search: str = "all"
     ) -> None:
         if detector.size != (blaze.SIDE, blaze.SIDE):
             raise DataError(f"the face detector's input is {detector.size}; expected {blaze.SIDE} x {blaze.SIDE} (short range)")
-        self.device, self.threshold, self.thorough = torch.device(device), threshold, thorough
+        if search not in SEARCHES:
+            raise DataError(f"search {search!r}: take one of {', '.join(SEARCHES)}")
+        self.device, self.threshold, self.search = torch.device(device), threshold, search
         self.detector, self.network = detector.to(self.device), landmarks.to(self.device)
         self.side = landmarks.size[0]
 
     def find(self, frame: Frame) -> list[Face]:
         """All faces of a frame, uint8 (H, W, 3), best score first."""
         faces: list[Face] = []
-        for views in _looks(frame):
-            faces += self._look(frame, views)
-            if not self.thorough and any(face.score >= CERTAIN for face in faces):
+        for number, views in enumerate(_looks(frame)):
+            is_sure = any(face.score >= CERTAIN for face in faces)
+            if (is_sure and (number >= UPRIGHT or self.search == "first")) or (number and self.search == "glance"):
                 break
+            faces += self._look(frame, views)
         return _distinct(faces)
 
     def follow(self, frame: Frame, previous: Face) -> Face | None:
@@ -129,6 +138,8 @@ def _around_box(row: NDArray[np.float32], view: Square, to_frame: NDArray[np.flo
 
 def region(landmarks: Points) -> Square | None:
     """The square that the landmark network shall see next, from any landmarks (L, 2); None when they have no extent."""
+    if len(landmarks) != POINTS:
+        return square(landmarks, OTHERS)
     left, right = eye_centres(landmarks)
     across = right - left
     turn = math.atan2(float(across[1]), float(across[0]))
@@ -146,7 +157,7 @@ def _is_near(first: Square, second: Square) -> bool:
 
 
 def _looks(frame: Frame) -> Iterator[list[Square]]:
-    """Ever closer views of a frame: all of it, overlapping squares, all of it turned, squares turned."""
+    """Views of a frame: all of it, overlapping squares, all of it turned, larger squares turned."""
     height, width = frame.shape[:2]
     whole = Square(width / 2, height / 2, max(height, width))
     closer = [square for part in CLOSER for square in _tiles(height, width, part * min(height, width))]
@@ -157,8 +168,8 @@ def _looks(frame: Frame) -> Iterator[list[Square]]:
 
 
 def _tiles(height: int, width: int, side: float) -> list[Square]:
-    """Squares of that side that cover a frame and overlap by half."""
-    if side >= max(height, width):
+    """Squares of that side that cover a frame and overlap by half; none where they show no more than the whole frame."""
+    if side >= max(height, width) or side < blaze.SIDE:
         return []
 
     def places(length: int) -> NDArray[np.float64]:
@@ -176,7 +187,7 @@ def _distinct(faces: list[Face]) -> list[Face]:
     return kept
 
 
-def make(models: str | Path | None = None, device: str = "cpu", threshold: float = SCORE, thorough: bool = False) -> FaceMesh:
+def make(models: str | Path | None = None, device: str = "cpu", threshold: float = SCORE, search: str = "all") -> FaceMesh:
     """The default detector. `models`: a face_landmarker.task instead of the installed one. Raises bundle.NoModels without any."""
     detector, landmarks = load_bundle(Path(models) if models else None)
-    return FaceMesh(detector, landmarks, device, threshold, thorough)
+    return FaceMesh(detector, landmarks, device, threshold, search)

@@ -90,9 +90,9 @@ class InsightFace:
         whole = Square(side / 2, side / 2, side).to_frame(BOX_SIDE)
         levels: Floats = (crop(frame, whole, BOX_SIDE) * 255 - 127.5).div(128).numpy()
         found = decode(self.boxes(levels), self.threshold, self.boxes.path)
-        return [self._points(frame, box * side / BOX_SIDE, float(score)) for *box, score in found] if len(found) else []
+        return [self._points(frame, row[:4] * side / BOX_SIDE, float(row[4])) for row in found]
 
-    def _points(self, frame: Frame, box: Any, score: float) -> Face:
+    def _points(self, frame: Frame, box: Floats, score: float) -> Face:
         left, top, right, bottom = (float(number) for number in box)
         around = Square((left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top) * ROOM)
         to_frame = around.to_frame(POINTS_SIDE)

@@ -88,7 +88,9 @@ def load(data: bytes) -> Network:
     """A .tflite file as a module in float32 and eval mode. Raises UnknownModel."""
     try:
         return Network(read(data)).eval().requires_grad_(False)
-    except (Damaged, IndexError, KeyError, RuntimeError) as error:
+    except UnknownModel:
+        raise
+    except (ValueError, IndexError, KeyError, RuntimeError) as error:
         raise UnknownModel(f"the model can't be used: {type(error).__name__}: {error}") from error
 
 
