@@ -8,4 +8,13 @@ plugin = Plugin(
     name="live_portrait",
     api=1,
     summary="portrait animation by implicit keypoints, images and videos mixed (LivePortrait)",
+    sources={
+        "faces": "mixtura_live_portrait.data.procedural:Faces",
+        "portrait_clips": "mixtura_live_portrait.data.portraits:PortraitClips",
+        "portrait_images": "mixtura_live_portrait.data.pictures:PortraitImages",
+    },
+    generators={
+        "procedural_faces": "mixtura_live_portrait.data.draw_clips:ProceduralFaces",
+        "portrait_clips": "mixtura_live_portrait.data.prepare:PreparedClips",
+    },
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixtura.rng import KeyedRng
 from mixtura_live_portrait.data.drawn.geometry import WORLD
@@ -46,7 +47,7 @@ def draw_scene(rng: KeyedRng) -> Scene:
         wall=str(draw.choice(WALLS)),
         first=(first[0], first[1], first[2]),
         second=(second[0], second[1], second[2]),
-        numbers=tuple(draw.uniform(0, 1, 4).tolist()),  # type: ignore[arg-type]
+        numbers=tuple(draw.uniform(0, 1, 4).tolist()),
         light=(draw.uniform(-1.0, 1.0), draw.uniform(-1.0, 0.1), -draw.uniform(0.5, 1.2)),
         strength=draw.uniform(0.40, 0.70),
         ambient=draw.uniform(0.42, 0.62),
@@ -60,6 +61,7 @@ def paint_wall(canvas: Canvas, scene: Scene) -> None:
     """Fill the picture."""
     p, q, r, _ = scene.numbers
     x, y = canvas.x, canvas.y
+    part: NDArray[np.floating]
     if scene.wall == "gradient":
         part = 0.5 + 0.5 * (x * np.float32(2 * p - 1) + y * np.float32(2 * q - 1))
     elif scene.wall == "corner":

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixtura_live_portrait.data.drawn.geometry import CAMERA, Doubles, Frame
 from mixtura_live_portrait.data.drawn.identity import Colour
@@ -44,8 +45,8 @@ class Canvas:
 
 
 def as_planes(colour: Array) -> Array:
-    """A colour (3,) as (3, 1, 1); planes (3, h, w) as they are."""
-    return colour[:, None, None] if colour.ndim == 1 else colour
+    """A colour (3,) as (3, 1, 1); planes (3, h, w) as they are. Always float32, so that no picture becomes double."""
+    return (colour[:, None, None] if colour.ndim == 1 else colour).astype(np.float32, copy=False)
 
 
 def rgb(colour: Colour) -> Array:
@@ -117,9 +118,9 @@ def _bounds(canvas: Canvas, form: Doubles) -> Window | None:
     return window if all(part.stop > part.start for part in window) else None
 
 
-def unit(values: Array) -> Array:
+def unit(values: NDArray[np.floating]) -> Array:
     """Values cut to 0 to 1."""
-    return np.minimum(np.maximum(values, np.float32(0)), np.float32(1))
+    return np.asarray(np.minimum(np.maximum(values, np.float32(0)), np.float32(1)), np.float32)
 
 
 def shade(slopes: tuple[Array, Array, Array], frame: Frame, light: Light) -> Array:

@@ -60,15 +60,15 @@ def finish(canvas: Canvas, rng: KeyedRng) -> None:
         angle = draw.uniform(0, np.pi)
         fine = min(75.0, 1.2 / canvas.pixel)  # at least five pixels from line to line
         wave = np.sin(canvas.x * np.float32(fine * np.cos(angle)) + canvas.y * np.float32(fine * np.sin(angle)))
-        image *= 1 - np.float32(0.55) * unit((wave + 1 - 2 * grey) * 2)
+        image *= 1 - np.float32(0.4) * unit((wave + 1 - 2 * grey) * 2)
     elif hand == "poster":
         tones = _steps(grey, 4)
         image[:] = 0.45 * image + 0.55 * (ink + tones * (paper - ink))
     else:
-        tones = unit(grey * 1.25 + 0.05 * grain)
+        tones = unit(grey * 1.25 + 0.02 * grain)
         image[:] = ink + tones * (paper - ink)
     image += lines * (ink - image)
-    image += np.float32(0.012) * grain
+    image += np.float32(0.006) * grain
 
 
 def _outlines(grey: Array, strength: float) -> Array:
