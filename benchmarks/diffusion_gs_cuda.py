@@ -7,7 +7,7 @@ An image is one condition view and three noisy ones through all denoising steps,
 with the Gaussians in float32. A training step is losses (image, perceptual stand-in, points) of the four views and two novel
 ones, backward and AdamW, with blocks recomputed and views drawn one by one (`deferred`), as configs/full has it. Weights are
 random: time doesn't depend on them, but for how far Gaussians reach. Memory is the peak that PyTorch allocated. Published for
-comparison: about 6 s an image on an A100 (paper), 24 s (open version, hardware not stated). Writes results/diffusion_gs_cuda.json;
+comparison: about 6 s an image on an A100 (paper), 24 s (open version, hardware not stated). Writes a JSON file to results/;
 `--dry` runs all of it at a small size on any machine, to see that this script works, and writes nothing.
 """
 
