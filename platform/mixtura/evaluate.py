@@ -31,6 +31,7 @@ class EvaluatorConfig(BaseModel):
 class EvalContext:
     """Where a measurement happens. `out` is an empty folder for media; `rng` is keyed by seed, evaluator and step.
 
+    `cache` is the run's folder for files that can be made again, as what an evaluator learnt for its own use; None: keep nothing.
     `heldout` gives the items of each source that training never sees (`data.heldout`); empty when nothing is held out.
     """
 
@@ -41,6 +42,7 @@ class EvalContext:
     device: Any = "cpu"
     heldout: Mapping[str, Sequence[int]] = field(default_factory=dict)
     seed: int = 0
+    cache: Path | None = None
 
 
 @dataclass

@@ -41,27 +41,28 @@ def evaluate_run(target: Path, settings: Sequence[str], say: Say) -> list[dict[s
         config = load(folder / "config.yaml", settings).config
         system, _ = checkpoint.load_system(folder)
         root, step = root_of_run(folder, config), int(folder.name[5:])
-        base = folder.parent / "eval" / f"again-{step:06d}"
+        base, cache = folder.parent / "eval" / f"again-{step:06d}", folder.parent / "cache"
     else:
         config, root, step, base = load(target, settings).config, Path.cwd(), 0, Path("eval")
+        cache = base / "cache"
         system = untrained(config, root, base / "assets")
     if not config.evaluate:
         raise ConfigError(
             f"{target}: the configuration has no `evaluate:` section; add one, as `evaluate: [{{type: heldout_loss}}]`"
         )
-    records = measure(system, config, root, base, step, say)
+    records = measure(system, config, root, base, cache, step, say)
     (base / "results.json").write_text(json.dumps(records, indent=1))
     say(f"written: {base / 'results.json'}")
     return records
 
 
-def measure(system: System, config: RunConfig, root: Path, base: Path, step: int, say: Say) -> list[dict[str, Any]]:
+def measure(system: System, config: RunConfig, root: Path, base: Path, cache: Path, step: int, say: Say) -> list[dict[str, Any]]:
     """All evaluators of a configuration on a system; one record each, as in a run's log."""
     sources, records = open_sources(config.sources, root), []
     for section in config.evaluate:
         name, began = section.name or section.type, time.monotonic()
         evaluator = registry().get("evaluator", section.type)(section, root=root)
-        record = measure_one(evaluator, name, system, sources, config, step, base / name, base)
+        record = measure_one(evaluator, name, system, sources, config, step, base / name, base, cache)
         figures = "  ".join(f"{key} {value:.4g}" for key, value in record["scalars"].items())
         say(f"{name}: {figures}  ({time.monotonic() - began:.1f} s)")
         records.append(record)
@@ -77,13 +78,15 @@ def measure_one(
     step: int,
     out: Path,
     base: Path,
+    cache: Path,
 ) -> dict[str, Any]:
     """One evaluator on a system in evaluation mode; media go to `out` and are told relative to `base`. Modes are put back."""
-    out.mkdir(parents=True, exist_ok=True)
+    for folder in (out, cache):
+        folder.mkdir(parents=True, exist_ok=True)
     seed, share = config.run.seed, config.data.heldout
     held = {n: heldout_items(seed, s, share) for n, s in sources.items()} if share else {}
     device = next(system.parameters()).device
-    context = EvalContext(step, sources, out, KeyedRng(seed, "evaluate", name), device, held, seed)
+    context = EvalContext(step, sources, out, KeyedRng(seed, "evaluate", name), device, held, seed, cache)
     modes = {module: module.training for module in system.modules()}
     system.eval()
     try:

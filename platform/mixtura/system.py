@@ -8,7 +8,7 @@ ranks, L = sum_k w_k * (sum total_k) / (sum count_k), so a run does not change w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -54,7 +54,8 @@ class StepContext:
     `step` counts from 0 over the whole run, `stage_step` within the stage. `noise` draws per-sample random
     tensors; `rng` is for anything else. `source_ids` (B,) int64 indexes `sources` (names, sorted).
     `sample_weight` (B,) holds the mixer's loss weights, or None when all are 1: multiply per-sample totals by it,
-    never the counts. `player` is the player whose terms are wanted; "" asks for all (evaluation).
+    never the counts. `player` is the player whose terms are wanted; "" asks for all (evaluation). `kept` belongs to one
+    micro-batch and one step: what a player leaves in it the next one finds, as the images that a generator painted.
     """
 
     step: int
@@ -68,6 +69,7 @@ class StepContext:
     sample_weight: Tensor | None = None
     player: str = "main"
     training: bool = True
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
 class SystemConfig(BaseModel):
@@ -134,6 +136,13 @@ class System(nn.Module):
         raise TypeError(f"{type(self).__name__} must define counts(batch)")
 
     # -- training -------------------------------------------------------------------------------------------
+    def start_step(self, step: int) -> None:
+        """Refresh what follows the weights without being learnt (the power iterations of a spectral norm, say).
+
+        Called in every process before the first micro-batch of a step, so that a run doesn't change with how a batch is split.
+        It must do the same everywhere, from weights and buffers alone.
+        """
+
     def losses(self, batch: Batch, ctx: StepContext) -> dict[str, LossTerm]:
         """The terms of this micro-batch. A term without items may be left out."""
         raise TypeError(f"{type(self).__name__} must define losses(batch, ctx)")

@@ -171,11 +171,14 @@ class Trainer:
         stage = self.stage
         scales = self._scales(data.micros)
         micros = [self._on_device(micro) for micro in data.micros]
+        kept: list[dict[str, Any]] = [{} for _ in micros]
         norm = 0.0
+        self.system.start_step(self.step_now)
         for player in stage.players:
             stage.turn(player)
             for number, micro in enumerate(micros):
-                self.backward(micro, data, player, scales, last=number == len(micros) - 1)
+                context = self._context(micro, data, player, kept[number])
+                self.backward(micro, context, scales, last=number == len(micros) - 1)
             norm = max(norm, self._apply(player, data))
         stage.turn(None)
         if self.ema:
@@ -190,9 +193,9 @@ class Trainer:
         stage.done += 1
 
     # -- micro-batch -------------------------------------------------------------------------------------------
-    def backward(self, micro: Micro, data: StepData, player: str, scales: Mapping[str, float], last: bool) -> None:
+    def backward(self, micro: Micro, context: StepContext, scales: Mapping[str, float], last: bool) -> None:
         """Add this micro-batch's share of the step's gradient; ranks exchange gradients in the last one."""
-        stage, context = self.stage, self._context(micro, data, player)
+        stage, player = self.stage, context.player
         repeat_from(key64(self.config.run.seed, "dropout", self.step_now, self.rank, micro.places[0], player))
         with contextlib.nullcontext() if last or self.world == 1 else stage.forward.no_sync():
             loss, terms = stage.forward(micro.batch, context, scales)
@@ -217,15 +220,14 @@ class Trainer:
         weights = self.stage.section.loss
         return {n: weights.get(n, 1.0) * self.world / c if c > 0 else 0.0 for n, c in zip(terms, counts[:-1], strict=True)}
 
-    def _context(self, micro: Micro, data: StepData, player: str) -> StepContext:
+    def _context(self, micro: Micro, data: StepData, player: str, kept: dict[str, Any]) -> StepContext:
         stage = self.stage
         rng = KeyedRng(self.config.run.seed, "step", self.step_now)
         noise = SampleNoise(rng.at("noise"), micro.places, self.device)
         weights = data.plan.loss_weights
         weight = None if weights is None else torch.as_tensor(weights, dtype=torch.float32, device=self.device)[micro.source_ids]
-        return StepContext(
-            self.step_now, stage.section.name, stage.done, stage.steps, rng, noise, micro.source_ids, stage.names, weight, player
-        )
+        place = (self.step_now, stage.section.name, stage.done, stage.steps)
+        return StepContext(*place, rng, noise, micro.source_ids, stage.names, weight, player, kept=kept)
 
     def _on_device(self, micro: Micro) -> Micro:
         batch = sharding.to_device(micro.batch, self.device)
@@ -329,7 +331,8 @@ class Trainer:
         began = time.perf_counter()
         out = self.folder.path / "eval" / f"{name}-{self.step_now:06d}"
         with self.ema.applied(self.system) if self.ema else contextlib.nullcontext():
-            record = measure_one(evaluator, name, self.system, self.sources, self.config, self.step_now, out, self.folder.path)
+            where = (self.step_now, out, self.folder.path, self.folder.cache)
+            record = measure_one(evaluator, name, self.system, self.sources, self.config, *where)
         self.write({**record, "time": time.time()})
         self._not_training(began)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,53 @@ def test_only_the_named_parts_change(toy: Callable[..., Any], tmp_path: Path) ->
     before, after = (load_file(tmp_path / "runs/toy" / step / "model.safetensors") for step in ("step-000003", "step-000006"))
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"head"}
+
+
+ADVERSARIAL = {"type": "toy", "hidden": 16, "adversarial": True}
+
+
+def test_players_share_what_they_keep_of_a_micro_batch_for_one_step(
+    toy: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mixtura.testing import ToySystem
+
+    real, seen = ToySystem.losses, []
+
+    def losses(self: Any, batch: Any, ctx: Any) -> Any:
+        seen.append((ctx.step, ctx.player, ctx.noise.places[0], dict(ctx.kept)))
+        ctx.kept[ctx.player] = (ctx.step, ctx.noise.places[0])
+        return real(self, batch, ctx)
+
+    monkeypatch.setattr(ToySystem, "losses", losses)
+    train(toy(system=ADVERSARIAL, data={"micro_batch": 8}), root=tmp_path)
+    assert len(seen) == 12 * 2 * 2
+    for step, player, place, kept in seen:
+        assert kept == ({} if player == "generator" else {"generator": (step, place)})
+
+
+def test_a_step_starts_once_however_it_is_split(toy: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mixtura.testing import ToySystem
+
+    started: list[int] = []
+    monkeypatch.setattr(ToySystem, "start_step", lambda self, step: started.append(step))
+    train(toy(system=ADVERSARIAL, data={"micro_batch": 4}), root=tmp_path)
+    assert started == list(range(12))
+
+
+def test_a_stage_may_leave_a_player_without_anything_to_train(toy: Callable[..., Any], tmp_path: Path) -> None:
+    stages = [
+        {"name": "warm", "steps": 3, "train": ["body", "head"], "mixture": {"curves": 1}},
+        {"name": "both", "steps": 3, "mixture": {"curves": 1}},
+        {"name": "judge", "steps": 3, "train": ["critic"], "mixture": {"curves": 1}},
+    ]
+    optim = {"lr": 0.01, "players": {"discriminator": {"lr": 0.001}}}
+    assert train(toy(system=ADVERSARIAL, stages=stages, optim=optim, checkpoint={"keep": 5}), root=tmp_path) == 0
+    states = [load_file(tmp_path / "runs/toy" / f"step-{step:06d}" / "model.safetensors") for step in (3, 6, 9)]
+    changed = [
+        {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+        for before, after in pairwise(states)
+    ]
+    assert changed == [{"body", "head", "critic"}, {"critic"}]
 
 
 def test_unknown_parts_and_losses_are_named(toy: Callable[..., Any], tmp_path: Path) -> None:
