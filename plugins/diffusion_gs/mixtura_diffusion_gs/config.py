@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from mixtura.metrics.perceptual import PerceptualConfig
 from mixtura.system import SystemConfig
 
 Kind = Literal["object", "scene"]
@@ -36,28 +37,6 @@ class DepthConfig(Section):
     def _ordered(self) -> DepthConfig:
         if self.near >= self.far:
             raise ValueError(f"near {self.near:g} must be less than far {self.far:g}")
-        return self
-
-
-class PerceptualConfig(Section):
-    """What judges pictures besides their pixels.
-
-    gradients: differences of image gradients at several scales, needs nothing; lpips: VGG-16 features, needs `trunk` (weights of
-    VGG-16, names `features.N.weight`) and `heads` (LPIPS's linear layers, names `linN...`), both given as files.
-    """
-
-    type: Literal["gradients", "lpips"] = "gradients"
-    trunk: str | None = Field(None, description="file with the weights of VGG-16 (lpips)")
-    heads: str | None = Field(None, description="file with the linear layers of LPIPS (lpips)")
-    size: int = Field(256, ge=16, description="pixels that pictures are resized to before VGG-16 sees them (lpips)")
-
-    @model_validator(mode="after")
-    def _has_files(self) -> PerceptualConfig:
-        given = bool(self.trunk) and bool(self.heads)
-        if self.type == "lpips" and not given:
-            raise ValueError("type lpips needs `trunk` and `heads`, files with the weights; without them use `type: gradients`")
-        if self.type == "gradients" and (self.trunk or self.heads):
-            raise ValueError("`trunk` and `heads` belong to `type: lpips`")
         return self
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mixtura.data.source import Sample, Source
 from mixtura.errors import BadSample, DataError
+from mixtura.metrics.perceptual import build_perceptual
 from mixtura.system import Batch, LossTerm, StepContext, System
 from mixtura_diffusion_gs import diffusion, losses, published
 from mixtura_diffusion_gs.cameras import mirrored, rays
@@ -24,7 +25,6 @@ from mixtura_diffusion_gs.config import DiffusionGSConfig, Kind
 from mixtura_diffusion_gs.gaussians import DepthRule, RawGaussians, assemble
 from mixtura_diffusion_gs.generate import BLANK, Request, denoising
 from mixtura_diffusion_gs.nets.denoiser import Block, Denoiser, Sizes, network_input
-from mixtura_diffusion_gs.perceptual import build_perceptual
 
 
 class DiffusionGS(System):

@@ -9,23 +9,37 @@ import torch
 from torch import Tensor
 
 from mixtura.errors import CheckpointError
-from mixtura_diffusion_gs.config import PerceptualConfig
-from mixtura_diffusion_gs.perceptual import CONVOLUTIONS, WIDTHS, Gradients, Lpips, build_perceptual
+from mixtura.metrics.perceptual import (
+    CONVOLUTIONS,
+    CONVOLUTIONS_19,
+    WIDTHS,
+    Gradients,
+    Groups,
+    Lpips,
+    PerceptualConfig,
+    VggPyramid,
+    build_perceptual,
+)
 
 State = dict[str, Tensor]
 
 
-@pytest.fixture(scope="module")
-def trunk() -> State:
-    """VGG-16 with random weights, by torchvision's names."""
+def random_trunk(groups: Groups) -> State:
+    """VGG with random weights, by torchvision's names."""
     torch.manual_seed(0)
     state, before = {}, 3
-    for numbers, width in zip(CONVOLUTIONS, WIDTHS, strict=True):
+    for numbers, width in zip(groups, WIDTHS, strict=True):
         for number in numbers:
             state[f"features.{number}.weight"] = torch.randn(width, before, 3, 3) * (2 / (9 * before)) ** 0.5
             state[f"features.{number}.bias"] = 0.1 * torch.randn(width)
             before = width
     return state
+
+
+@pytest.fixture(scope="module")
+def trunk() -> State:
+    """VGG-16 with random weights."""
+    return random_trunk(CONVOLUTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +133,7 @@ def test_weights_of_another_network_are_refused(
 
 def test_missing_and_broken_files_are_told(tmp_path: Path) -> None:
     config = PerceptualConfig(type="lpips", trunk="trunk.pth", heads="heads.pth")
-    with pytest.raises(CheckpointError, match=r"no file .*trunk.pth; give VGG-16's .* or use `type: gradients`"):
+    with pytest.raises(CheckpointError, match=r"no file .*trunk.pth; give VGG's .* or use `type: gradients`"):
         build_perceptual(config, tmp_path)
     (tmp_path / "trunk.pth").write_bytes(b"PK no")
     with pytest.raises(CheckpointError, match=r"trunk.pth can't be read as plain tensors"):
@@ -142,3 +156,45 @@ def test_gradients_take_pictures_of_any_size() -> None:
     for size in ((1, 1), (2, 7), (33, 20)):
         one, other = torch.rand(2, 3, *size), torch.rand(2, 3, *size)
         assert Gradients()(one, other).shape == (2,)
+
+
+# -- the pyramid of VGG-19 --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pyramid(tmp_path_factory: pytest.TempPathFactory) -> VggPyramid:
+    """The pyramid with random weights."""
+    path = tmp_path_factory.mktemp("vgg") / "vgg19.pth"
+    torch.save(random_trunk(CONVOLUTIONS_19), path)
+    judge = build_perceptual(PerceptualConfig(type="vgg19", trunk=str(path)))
+    assert isinstance(judge, VggPyramid)
+    return judge
+
+
+def test_the_pyramid_is_zero_for_equal_pictures_positive_and_symmetric_otherwise(pyramid: VggPyramid) -> None:
+    a, b = pictures(size=32)
+    assert pyramid(a, a).tolist() == [0, 0]
+    assert (pyramid(a, b) > 0.01).all()
+    torch.testing.assert_close(pyramid(a, b), pyramid(b, a))
+    assert not any(parameter.requires_grad for parameter in pyramid.parameters())
+
+
+def test_the_pyramid_adds_up_sizes_until_pictures_are_too_small(pyramid: VggPyramid) -> None:
+    a, b = pictures(size=32)
+    halves = [torch.nn.functional.avg_pool2d(p, 2) for p in (a, b)]
+    single = sum((x - y).abs().mean((1, 2, 3)) for x, y in zip(pyramid.features(a), pyramid.features(b), strict=True))
+    torch.testing.assert_close(pyramid(a, b), single + pyramid(*halves))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"type": "vgg19"}, "vgg19 needs `trunk`"),
+        ({"type": "vgg19", "trunk": "a", "heads": "b"}, "`heads` belongs to"),
+        ({"type": "lpips", "trunk": "a"}, "lpips needs `trunk` and `heads`"),
+        ({"trunk": "a"}, "belong to `type: lpips`"),
+    ],
+)
+def test_files_must_fit_the_judge(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PerceptualConfig(**settings)
