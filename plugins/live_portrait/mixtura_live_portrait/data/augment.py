@@ -23,7 +23,7 @@ def jittered(image: NDArray[np.uint8], strength: float, draw: np.random.Generato
     pixels = pixels @ mixing.T.astype(np.float32) + offset.astype(np.float32)
     if draw.random() < 0.3 * min(strength, 1):
         pixels += np.float32(draw.uniform(0.2, 0.7)) * (_blurred(pixels) - pixels)
-    noise = strength * draw.uniform(0, 0.03)
+    noise = strength * draw.uniform(0, 0.02)
     pixels += np.float32(noise) * draw.standard_normal(pixels.shape, np.float32)
     return (np.minimum(np.maximum(pixels, 0), 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 

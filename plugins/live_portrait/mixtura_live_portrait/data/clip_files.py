@@ -49,6 +49,14 @@ def frame_count(path: Path) -> int:
     return len(_pictures(path)) if path.is_dir() else int(probe(path)["frames"])
 
 
+def first_picture(folder: Path) -> Path:
+    """The first frame of a folder of frames. DataError when it has none."""
+    names = _pictures(folder)
+    if not names:
+        raise DataError(f"{folder}: landmarks without a picture; put the frames beside them")
+    return folder / names[0]
+
+
 def read_frame(path: Path, number: int) -> Picture:
     """Frame `number` of a clip (H, W, 3). Raises DataError when it isn't there or can't be decoded."""
     if path.is_dir():

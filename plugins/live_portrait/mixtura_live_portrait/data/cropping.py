@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 from scipy.ndimage import gaussian_filter1d
 
 from mixtura_live_portrait.data.clip_files import Picture
@@ -39,7 +40,16 @@ def cut(image: Picture, landmarks: Array | None, place: Square, size: int) -> tu
     points = None if landmarks is None else moved(landmarks, place.to_crop(size))
     if place == whole(image) and image.shape[:2] == (size, size):
         return image, points
+    if not place.angle and (box := _inside(image, place)) is not None:  # Pillow is several times faster
+        return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box)), points
     return as_frames(crop(image, place.to_frame(size), size))[0], points
+
+
+def _inside(image: Picture, place: Square) -> tuple[float, float, float, float] | None:
+    """Left, top, right, bottom of a square that lies within a frame; None when it doesn't."""
+    half, (height, width) = place.side / 2, image.shape[:2]
+    left, top, right, bottom = place.x - half, place.y - half, place.x + half, place.y + half
+    return (left, top, right, bottom) if min(left, top) >= 0 and right <= width and bottom <= height else None
 
 
 def length(landmarks: Array) -> float:

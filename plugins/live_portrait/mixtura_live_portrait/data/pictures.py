@@ -20,7 +20,7 @@ from mixtura_live_portrait.data.augment import jittered
 from mixtura_live_portrait.data.clip_files import Picture
 from mixtura_live_portrait.data.cropping import cut, squares, whole
 from mixtura_live_portrait.data.marks import marks_beside, read_marks
-from mixtura_live_portrait.data.portraits import Landmarks, PortraitConfig
+from mixtura_live_portrait.data.portraits import NO_CONTENT, Landmarks, PortraitConfig
 from mixtura_live_portrait.data.sample import Array, Frame, fields_of
 from mixtura_live_portrait.faces.crop import Square
 from mixtura_live_portrait.faces.pictures import read_picture
@@ -49,7 +49,7 @@ class PortraitImages:
             raise DataError(f"{files[beside.index(None)]}: no landmarks beside it; take the middle of it with `landmarks: use`")
         self.paths = [path.relative_to(self.folder) for path in files]
         marks = [path for path in beside if path is not None]
-        content = fingerprint(self.folder, [*files, *marks], *sorted(config.model_dump(exclude={"max_epochs"}).items()))
+        content = fingerprint(self.folder, [*files, *marks], *sorted(config.model_dump(exclude=NO_CONTENT).items()))
         self.info = SourceInfo(
             name, len(files), content, tags=("image",), max_epochs=config.max_epochs, extra={"landmarks": len(marks)}
         )  # fmt: skip

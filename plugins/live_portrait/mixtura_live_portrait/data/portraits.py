@@ -19,13 +19,15 @@ from mixtura.data.source import Sample, SourceConfig, SourceInfo, part_of
 from mixtura.errors import BadSample, DataError
 from mixtura.rng import KeyedRng
 from mixtura_live_portrait.data.augment import jittered
-from mixtura_live_portrait.data.clip_files import find_clips, frame_count, read_frame
+from mixtura_live_portrait.data.clip_files import find_clips, first_picture, frame_count, read_frame
 from mixtura_live_portrait.data.cropping import Crop, cut, motion, squares, whole
 from mixtura_live_portrait.data.marks import Marks, marks_beside, read_marks
 from mixtura_live_portrait.data.sample import Array, Frame, fields_of
 from mixtura_live_portrait.faces.crop import SOURCE, Framing, Square
 
 Landmarks = Literal["require", "use", "ignore"]
+NO_CONTENT = {"type", "path", "max_epochs"}
+"""Settings that don't change samples."""
 TRIES = 6
 """Driving frames that are looked at for one that moved enough."""
 
@@ -55,7 +57,9 @@ class PortraitClipsConfig(PortraitConfig):
     gap: tuple[int, int] = Field((1, 250), description="frames from source to driving, least and most, either way")
     every: int = Field(10, ge=1, description="frames of a stretch: an item is where the source frame comes from")
     least_motion: float = Field(0.02, ge=0, description="in lengths of the face; clips that move less are left out")
-    identity: Literal["clip", "folder"] = Field("clip", description="folder: clips with the same first folder show one person")
+    identity: Literal["clip", "folder"] = Field(
+        "clip", description="folder: clips of one first folder show one person; clip: each its own, or as all their files say"
+    )
     cross: bool = Field(False, description="also give a frame of somebody else, for stage two")
 
     @model_validator(mode="after")
@@ -66,11 +70,11 @@ class PortraitClipsConfig(PortraitConfig):
 
 
 class Known(NamedTuple):
-    """A clip that is used: path below the folder, frames, number of the person."""
+    """A clip that is used: path below the folder, frames, number of the person (None: not told)."""
 
     path: Path
     frames: int
-    identity: int
+    identity: int | None
 
 
 class Places(NamedTuple):
@@ -88,20 +92,19 @@ class PortraitClips:
     def __init__(self, config: PortraitClipsConfig, name: str, root: Path) -> None:
         self.config, self.name, self.folder = config, name, Path(root) / config.path
         found = find_clips(self.folder)
-        people = sorted({path.parts[0] for path in found})
-        self.clips, left = [], []
-        for place, path in enumerate(found):
-            number = people.index(path.parts[0]) if config.identity == "folder" else place
-            clip, why = self._known(path, number)
-            left.append(f"{self.folder / path}: {why}") if clip is None else self.clips.append(clip)
-        if not self.clips:
-            raise DataError(f"no clip can be used: {left[0]}" + (f"; and {len(left) - 1} more" if left[1:] else ""))
-        self.people = sorted({clip.identity for clip in self.clips})
-        if config.cross and len(self.people) < 2:
-            raise DataError(f"{self.folder}: `cross: true` needs somebody else, but there is only one person")
+        known, left = list[Known](), list[str]()
+        for path in found:
+            clip, why = self._known(path)
+            left.append(f"{self.folder / path}: {why}") if clip is None else known.append(clip)
+        told = f" ({len(left)} of {len(found)} clips are left out, the first for: {left[0]})" if left else ""
+        if not known:
+            raise DataError(f"{self.folder}: no clip can be used{told}")
+        self.clips = _numbered(known, config.identity == "folder")
+        if config.cross and len({clip.identity for clip in self.clips}) < 2:
+            raise DataError(f"{self.folder}: `cross: true` needs somebody else, but there is only one person{told}")
         counts = [-(-clip.frames // config.every) for clip in self.clips]
         self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        content = fingerprint(self.folder, self._files(), *sorted(config.model_dump(exclude={"max_epochs"}).items()))
+        content = fingerprint(self.folder, self._files(), *sorted(config.model_dump(exclude=NO_CONTENT).items()))
         extra = {"clips": len(self.clips), "left_out": left}
         self.info = SourceInfo(
             name, int(self.starts[-1]), content, tags=("video",), max_epochs=config.max_epochs, extra=extra
@@ -125,7 +128,7 @@ class PortraitClips:
             others = [place for place, one in enumerate(self.clips) if one.identity != clip.identity]
             chosen = others[draw.integers(len(others))]
             other = self.frame(chosen, int(draw.integers(self.clips[chosen].frames)), is_mirrored)
-        fields = fields_of(source, driving, seen, True, clip.identity, other)
+        fields = fields_of(source, driving, seen, True, int(clip.identity or 0), other)
         return Sample(fields, key=f"{clip.path.as_posix()}@{first},{second}")
 
     def frame(self, clip: int, frame: int, is_mirrored: bool = False) -> Frame:
@@ -142,7 +145,7 @@ class PortraitClips:
 
     # -- which clips there are ----------------------------------------------------------------------------
 
-    def _known(self, path: Path, number: int) -> tuple[Known | None, str]:
+    def _known(self, path: Path) -> tuple[Known | None, str]:
         """A clip, or None and why it is left out. DataError when landmarks are required and aren't there."""
         whole_path = self.folder / path
         beside = marks_beside(whole_path) if self.config.landmarks != "ignore" else None
@@ -159,14 +162,13 @@ class PortraitClips:
             return None, f"{frames} frames, a pair with `gap: {list(self.config.gap)}` needs more"
         if marks and (moved := motion(marks.landmarks)) < self.config.least_motion:
             return None, f"the face moves by {moved:.3f} of its length, `least_motion` is {self.config.least_motion:g}"
-        return Known(path, frames, number if marks is None or marks.identity is None else marks.identity), ""
+        return Known(path, frames, marks.identity if marks else None), ""
 
     def _files(self) -> Iterator[Path]:
         for clip in self.clips:
             path = self.folder / clip.path
             beside = marks_beside(path)
-            if path.is_file():
-                yield path
+            yield path if path.is_file() else first_picture(path)
             if beside is not None:
                 yield beside
 
@@ -198,6 +200,16 @@ class PortraitClips:
             return self._places(clip).marks
         except DataError as error:
             raise BadSample(str(error)) from error
+
+
+def _numbered(clips: list[Known], by_folder: bool) -> list[Known]:
+    """Clips with a number for every person."""
+    if by_folder:
+        names = sorted({clip.path.parts[0] for clip in clips})
+        return [clip._replace(identity=names.index(clip.path.parts[0])) for clip in clips]
+    if any(clip.identity is None for clip in clips):
+        return [clip._replace(identity=number) for number, clip in enumerate(clips)]
+    return clips
 
 
 @functools.lru_cache(64)
