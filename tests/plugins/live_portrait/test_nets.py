@@ -118,19 +118,31 @@ def test_spectral_norm_is_pytorchs() -> None:
     plain.load_state_dict(ours.state_dict())
     x = torch.randn(2, 3, 6, 6)
     for _ in range(3):
+        ours.refresh()  # PyTorch's does so by itself
         torch.testing.assert_close(ours(x), plain(x))
     torch.testing.assert_close(ours.weight_u, plain.weight_u)
-    one, other = (torch.autograd.grad(net(x).square().sum(), net.weight_orig)[0] for net in (ours, plain))
+    one, other = (torch.autograd.grad(net(x).square().sum(), net.weight_orig)[0] for net in (ours, plain.eval()))
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
-def test_spectral_norm_rests_in_eval_mode_and_two_passes_can_share_gradients() -> None:
-    conv, x = SpectralConv2d(3, 5, 3), torch.randn(1, 3, 4, 4)
-    (conv(x).sum() + conv(2 * x).sum()).backward()
-    before = conv.eval().weight_u.clone()
+@pytest.mark.parametrize("mode", [True, False])
+def test_a_forward_changes_nothing_and_a_refresh_follows_the_weight(mode: bool) -> None:
+    conv, x = SpectralConv2d(3, 5, 3).train(mode), torch.randn(1, 3, 4, 4)
+    before = conv.weight_u.clone()
     assert torch.equal(conv(x), conv(x))
     assert torch.equal(conv.weight_u, before)
-    assert torch.linalg.matrix_norm(conv.weight().detach().flatten(1), 2) == pytest.approx(1, abs=0.05)
+    with torch.no_grad():
+        conv.weight_orig.copy_(torch.randn_like(conv.weight_orig))
+    conv.refresh(30)
+    assert torch.linalg.matrix_norm(conv.weight().detach().flatten(1), 2) == pytest.approx(1, abs=0.02)
+
+
+def test_a_sample_comes_out_the_same_in_any_batch_while_training() -> None:
+    networks, pictures = Networks(TINY).train(), torch.rand(3, 3, 64, 64)
+    torch.testing.assert_close(frame(networks, pictures)[:1], frame(networks, pictures[:1]), atol=1e-5, rtol=1e-4)
+    norms = [module for module in networks.modules() if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d)]
+    assert norms
+    assert not any(norm.training for norm in norms)
 
 
 def test_spade_takes_its_map_at_the_nearest_place() -> None:

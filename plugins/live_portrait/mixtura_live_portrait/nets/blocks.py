@@ -2,6 +2,9 @@
 
 Shapes: b batch, c channels, d h w depth, height, width. Attributes are called as in the published checkpoints. Nothing here is
 folded or fused; `mixtura_live_portrait.fast` makes such networks ready for inference.
+
+No forward depends on the rest of its batch, nor does it change anything, in training as in use (docs/adr/011): batch norms keep
+to the statistics that they have, and spectral norms to their estimates, which `SpectralConv2d.refresh` betters.
 """
 
 from __future__ import annotations
@@ -18,13 +21,35 @@ SLOPE = 0.2
 """Of the leaky ReLUs in G."""
 
 
+class SteadyNorm2d(nn.BatchNorm2d):
+    """Batch norm of (b, c, h, w) by its kept statistics, in training, too; `calibration` measures them once."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.train()
+
+    def train(self, mode: bool = True) -> SteadyNorm2d:
+        return super().train(False)
+
+
+class SteadyNorm3d(nn.BatchNorm3d):
+    """The same for volumes (b, c, d, h, w)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.train()
+
+    def train(self, mode: bool = True) -> SteadyNorm3d:
+        return super().train(False)
+
+
 class SameBlock2d(nn.Module):
     """3 x 3 convolution, batch norm, ReLU (leaky with PyTorch's default slope where asked): (b, c, h, w) -> (b, c', h, w)."""
 
     def __init__(self, inputs: int, outputs: int, is_leaky: bool = False) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm = nn.BatchNorm2d(outputs)
+        self.norm = SteadyNorm2d(outputs)
         self.slope = 0.01 if is_leaky else 0.0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,7 +62,7 @@ class DownBlock2d(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm = nn.BatchNorm2d(outputs)
+        self.norm = SteadyNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(F.relu(self.norm(self.conv(x))), 2)
@@ -50,8 +75,8 @@ class ResBlock3d(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv3d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv3d(channels, channels, 3, padding=1)
-        self.norm1 = nn.BatchNorm3d(channels)
-        self.norm2 = nn.BatchNorm3d(channels)
+        self.norm1 = SteadyNorm3d(channels)
+        self.norm2 = SteadyNorm3d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.conv1(F.relu(self.norm1(x)))
@@ -64,7 +89,7 @@ class Block3d(nn.Module):
     def __init__(self, inputs: int, outputs: int, scale: float = 1) -> None:
         super().__init__()
         self.conv = nn.Conv3d(inputs, outputs, 3, padding=1)
-        self.norm = nn.BatchNorm3d(outputs)
+        self.norm = SteadyNorm3d(outputs)
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,7 +123,7 @@ class Decoder(nn.Module):
         self.up_blocks = nn.ModuleList([Block3d(a, b, 2) for a, b in zip(inputs, outputs, strict=True)])
         self.out_filters = first + widths[0]
         self.conv = nn.Conv3d(self.out_filters, self.out_filters, 3, padding=1)
-        self.norm = nn.BatchNorm3d(self.out_filters)
+        self.norm = SteadyNorm3d(self.out_filters)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         x = levels[-1]
@@ -123,7 +148,7 @@ class Hourglass(nn.Module):
 class SpectralConv2d(nn.Module):
     """A convolution divided by its largest singular value (Miyato et al. 2018), kept as `weight_orig`, `weight_u`, `weight_v`.
 
-    Training refines u and v by one power iteration a call; in eval mode they stay, and the output depends on the input alone.
+    `refresh` refines u and v by a power iteration, once before each step of training.
     """
 
     weight_u: Tensor
@@ -137,10 +162,11 @@ class SpectralConv2d(nn.Module):
         self.weight_orig = plain.weight
         self.register_buffer("weight_u", F.normalize(torch.randn(outputs), dim=0))
         self.register_buffer("weight_v", F.normalize(torch.randn(inputs * kernel * kernel), dim=0))
-        with torch.no_grad():
-            self._iterate(15)
+        self.refresh(15)
 
-    def _iterate(self, times: int) -> None:
+    @torch.no_grad()
+    def refresh(self, times: int = 1) -> None:
+        """Power iterations, after the weight has changed."""
         matrix = self.weight_orig.flatten(1)
         for _ in range(times):
             self.weight_v.copy_(F.normalize(matrix.T @ self.weight_u, dim=0))
@@ -150,12 +176,7 @@ class SpectralConv2d(nn.Module):
         """The weight over sigma = u W v, with gradients through both; float32 under autocast too."""
         kind = self.weight_orig.device.type
         with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
-            if self.training:
-                with torch.no_grad():
-                    self._iterate(1)
-            # Copies, for the next call changes the buffers before this one's gradients are asked for.
-            u, v = self.weight_u.clone(), self.weight_v.clone()
-            return self.weight_orig / torch.dot(u, self.weight_orig.flatten(1) @ v)
+            return self.weight_orig / torch.dot(self.weight_u, self.weight_orig.flatten(1) @ self.weight_v)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight(), self.bias, padding=self.padding)

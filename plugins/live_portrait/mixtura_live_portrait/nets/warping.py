@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixtura_live_portrait.nets.blocks import Hourglass, SameBlock2d
+from mixtura_live_portrait.nets.blocks import Hourglass, SameBlock2d, SteadyNorm3d
 from mixtura_live_portrait.nets.sizes import Sizes
 
 VARIANCE = 0.01
@@ -96,7 +96,7 @@ class DenseMotionNetwork(nn.Module):
         filters = self.hourglass.decoder.out_filters
         self.mask = nn.Conv3d(filters, flows, 7, padding=3)
         self.compress = nn.Conv3d(sizes.channels, sizes.compress, 1)
-        self.norm = nn.BatchNorm3d(sizes.compress)
+        self.norm = SteadyNorm3d(sizes.compress)
         self.occlusion = nn.Conv2d(filters * sizes.depth, 1, 7, padding=3)
 
     def forward(self, volume: Tensor, kp_driving: Tensor, kp_source: Tensor) -> DenseMotion:
