@@ -8,7 +8,7 @@ from mixtura_live_portrait.data.drawn.curves import INNER, BrowNow, EyeNow, Mout
 from mixtura_live_portrait.data.drawn.identity import Identity
 from mixtura_live_portrait.data.drawn.rays import rgb, unit
 from mixtura_live_portrait.data.drawn.state import Array, Expression
-from mixtura_live_portrait.data.drawn.surface import Sheet, edge
+from mixtura_live_portrait.data.drawn.surface import Patch, Sheet, edge
 
 WHITE = np.array((0.96, 0.95, 0.93), np.float32)
 PUPIL = np.array((0.03, 0.03, 0.04), np.float32)
@@ -50,7 +50,7 @@ def paint_skin(sheet: Sheet, who: Identity, doing: Expression, mouth: MouthNow) 
             low.paint(unit(alpha), shadow)
 
 
-def _freckles(sheet: Sheet, strength: float, colour: Array) -> None:
+def _freckles(sheet: Patch, strength: float, colour: Array) -> None:
     grid = np.sin(sheet.x * 71 + sheet.y * 23) * np.sin(sheet.y * 83 - sheet.x * 31)
     alpha = np.minimum(np.maximum(grid - np.float32(0.6), 0), np.float32(0.3)) * spot(sheet.x, sheet.y, (0, 0.28), (0.55, 0.28))
     sheet.paint(alpha * np.float32(2.4 * strength * max(0.0, 1 - sheet.pixel / 0.06)), colour)

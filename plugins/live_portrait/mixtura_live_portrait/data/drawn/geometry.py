@@ -7,7 +7,6 @@ A point X of the head (row vector) is seen at P = scale·X R + (x, y, 0), the pu
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -69,17 +68,6 @@ class View(NamedTuple):
     def place(self, points: Doubles) -> Doubles:
         """Head points (N, 3) in the world of the camera."""
         return self.scale * points @ self.rotation + self.shift
-
-    def box(self, points: Sequence[tuple[float, float, float]]) -> tuple[tuple[float, float], tuple[float, float]]:
-        """The least box of the picture, low and high corner, with some head points in it."""
-        turn, (x, y, _), scale = self.rotation.tolist(), self.shift.tolist(), self.scale
-        xs, ys = [], []
-        for p in points:
-            right, down, deep = (scale * (p[0] * turn[0][j] + p[1] * turn[1][j] + p[2] * turn[2][j]) for j in range(3))
-            near = CAMERA / (CAMERA + deep)
-            xs.append((right + x) * near)
-            ys.append((down + y) * near)
-        return (min(xs), min(ys)), (max(xs), max(ys))
 
     def project(self, points: Doubles) -> Doubles:
         """Head points (N, 3) in the picture (N, 2), -1 to 1 from edge to edge."""

@@ -11,6 +11,8 @@ from mixtura_live_portrait.data.drawn.rays import Canvas, Hit, Light, meet, rays
 from mixtura_live_portrait.data.drawn.state import Array
 from mixtura_live_portrait.data.drawn.surface import edge
 
+OVER_EARS = ("bob", "long", "round")
+"""Cuts under which no ears are drawn."""
 SIDES = {"cropped": -0.12, "fringe": 0.22, "parted": 0.08, "bob": 0.75, "long": 0.8, "round": 0.28, "receding": -0.05}
 """How far below the eyes hair reaches at the sides of the head."""
 
@@ -92,7 +94,8 @@ def paint_glasses(canvas: Canvas, who: Identity, view: View, eyes: tuple[EyeNow,
     plane = _plane(who.head, eyes[1])
     half = (eyes[1].half * 1.28, eyes[1].half * (1.05 if who.glasses == "round" else 0.9))
     reach = eyes[1].x + half[0] + 0.06
-    window = canvas.window(*view.box([(x, y, plane) for x in (-reach, reach) for y in (-0.4, 0.4)]))
+    seen = view.project(np.array([(x, y, plane) for x in (-reach, reach) for y in (-0.4, 0.4)]))
+    window = canvas.window(seen.min(0).tolist(), seen.max(0).tolist())
     if any(part.stop <= part.start for part in window):
         return
     start, (dx, dy, dz) = rays(canvas, view.frame(), window)

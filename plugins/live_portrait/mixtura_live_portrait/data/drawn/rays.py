@@ -91,18 +91,18 @@ def meet(canvas: Canvas, frame: Frame, is_far: bool = False) -> Hit | None:
     if window is None:
         return None
     x, y = canvas.x[:, window[1]], canvas.y[window[0]]
-    q = form.astype(np.float32)
+    start, (d0, d1, d2) = rays(canvas, frame, window)
+    q, b = form.astype(np.float32), along.astype(np.float32)
+    behind = b[0] * x + (b[1] * y + b[2])
+    length = d0 * d0 + d1 * d1 + d2 * d2
+    inside = behind * behind - np.float32(far) * length
     across, down = q[0, 0] * x + (q[0, 1] * y + q[0, 2]), q[0, 1] * x + (q[1, 1] * y + q[1, 2])
-    inside = across * x + down * y + (q[0, 2] * x + (q[1, 2] * y + q[2, 2]))
     slope = np.sqrt(across * across + down * down) + np.float32(TINY)
     cover = unit(inside / (slope * np.float32(2 * canvas.pixel)) + np.float32(0.5))
-    _, (d0, d1, d2) = ray = rays(canvas, frame, window)
-    b = along.astype(np.float32)
-    length = d0 * d0 + d1 * d1 + d2 * d2
     root = np.sqrt(np.maximum(inside, 0))
-    t = ((root if is_far else -root) - (b[0] * x + (b[1] * y + b[2]))) / length
-    point = [np.float32(ray.start[j]) + t * ray.along[j] for j in range(3)]
-    return Hit(window, (point[0], point[1], point[2]), t, cover)
+    t = ((root if is_far else -root) - behind) / length
+    s0, s1, s2 = start.astype(np.float32)
+    return Hit(window, (s0 + t * d0, s1 + t * d1, s2 + t * d2), t, cover)
 
 
 def _bounds(canvas: Canvas, form: Doubles) -> Window | None:

@@ -51,7 +51,7 @@ def paint_portrait(canvas: Canvas, who: Identity, state: State, scene: Scene, li
     sheet = head_sheet(canvas, view, shape, rgb(who.skin))
     if sheet is not None:
         _paint_head(canvas, sheet, who, state, light)
-    for side in (-1, 1):
+    for side in (-1, 1) if who.cut not in hair.OVER_EARS else ():
         _grow(canvas, _ear(who.head, side), view, rgb(who.skin) * (0.96, 0.86, 0.84), light)
     ridge, ball = nose(shape, who.nose)
     _grow(canvas, ridge, view, rgb(who.skin), light)
@@ -71,7 +71,7 @@ def _paint_head(canvas: Canvas, sheet: Sheet, who: Identity, state: State, light
     for side in (-1, 1):
         face.paint_eye(sheet, eye_now(who, doing, side), who)
         face.paint_brow(sheet, brow_now(who, doing, side), who)
-    canvas.blend(sheet.window, sheet.cover, sheet.colour * shade(sheet.slopes, sheet.frame, light))
+    canvas.blend(sheet.window, sheet.cover, sheet.whole.colour * shade(sheet.slopes, sheet.frame, light))
     near = canvas.near[sheet.window]
     near[:] = np.where(sheet.cover > 0.5, sheet.t, near)
 

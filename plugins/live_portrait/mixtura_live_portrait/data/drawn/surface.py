@@ -16,45 +16,44 @@ ROUNDS = 3
 """Solutions for a head whose width at a ray's height is known from the round before; a fourth moves no point by 0.01 units."""
 
 
-class Sheet(NamedTuple):
-    """The visible surface of the head in a window.
+class Patch(NamedTuple):
+    """A part of the head's surface to paint on: `x`, `y` head coordinates (h, w), `colour` (3, h, w), `pixel` in head units."""
 
-    `x`, `y`, `z` head coordinates (h, w), `t` of the rays, `cover` 0 to 1, `slopes` outwards, `colour` (3, h, w) to paint on,
-    `pixel` the size of a pixel in head units.
-    """
+    x: Array
+    y: Array
+    colour: Array
+    pixel: float
+
+    def paint(self, alpha: Array, colour: Array) -> None:
+        """Lay a colour, (3,) or (3, h, w), over it; `alpha` (h, w) is 0 to 1."""
+        sheet = self.colour
+        sheet += alpha * (as_planes(colour) - sheet)
+
+
+class Sheet(NamedTuple):
+    """The visible surface of the head in a window: all of it as a patch, `t` of the rays, `cover` 0 to 1, `slopes` outwards."""
 
     canvas: Canvas
     view: View
     frame: Frame
     shape: HeadShape
     window: Window
-    x: Array
-    y: Array
-    z: Array
+    whole: Patch
     t: Array
     cover: Array
     slopes: tuple[Array, Array, Array]
-    colour: Array
-    pixel: float
 
-    def patch(self, low: tuple[float, float], high: tuple[float, float]) -> Sheet | None:
+    def patch(self, low: tuple[float, float], high: tuple[float, float]) -> Patch | None:
         """The part of the sheet that shows the box `low` to `high` of the frontal plane; None when nothing does."""
         across = (low[0], 0.5 * (low[0] + high[0]), high[0])
-        box = self.view.box([(x, y, front_at(self.shape, x, y)) for x in across for y in (low[1], high[1])])
-        rows, columns = self.canvas.window(*box)
+        corners = np.array([(x, y, front_at(self.shape, x, y)) for x in across for y in (low[1], high[1])])
+        seen = self.view.project(corners)
+        rows, columns = self.canvas.window(seen.min(0).tolist(), seen.max(0).tolist())
         top, left = self.window[0].start, self.window[1].start
         part = slice(max(rows.start - top, 0), max(rows.stop - top, 0)), slice(max(columns.start - left, 0), columns.stop - left)
-        cut = {name: getattr(self, name)[part] for name in ("x", "y", "z", "t", "cover")}
-        if not cut["x"].size:
-            return None
-        s0, s1, s2 = (slope[part] for slope in self.slopes)
-        return self._replace(**cut, slopes=(s0, s1, s2), colour=self.colour[(slice(None), *part)])
-
-    def paint(self, alpha: Array, colour: Array) -> None:
-        """Lay a colour, (3,) or (3, h, w), over the sheet; `alpha` (h, w) is 0 to 1."""
-        colour = as_planes(colour)
-        sheet = self.colour
-        sheet += alpha * (colour - sheet)
+        x, y, colour, pixel = self.whole
+        x = x[part]
+        return Patch(x, y[part], colour[:, part[0], part[1]], pixel) if x.size else None
 
 
 def edge(distance: NDArray[np.floating], pixel: float) -> Array:
@@ -83,9 +82,8 @@ def head_sheet(canvas: Canvas, view: View, shape: HeadShape, skin: Array) -> She
     slopes = x * wide, y * tall - x * x * wide * bend, z * deep
     colour = np.empty((3, *x.shape), np.float32)
     colour[:] = as_planes(skin)
-    return Sheet(
-        canvas, view, frame, shape, window, x, y, z, t, _cover(inside), slopes, colour, canvas.pixel / view.scale
-    )  # fmt: skip
+    whole = Patch(x, y, colour, canvas.pixel / view.scale)
+    return Sheet(canvas, view, frame, shape, window, whole, t, _cover(inside), slopes)
 
 
 def _window(canvas: Canvas, view: View, shape: HeadShape) -> Window:
