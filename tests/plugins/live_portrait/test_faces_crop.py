@@ -172,8 +172,9 @@ def test_pasting_changes_nothing_outside_the_square_and_not_its_input() -> None:
 
 def test_pasting_clips_what_the_network_overshoots() -> None:
     frame = smooth_frame()
-    pasted = paste(torch.full((3, 64, 64), 7.0), frame, Square(210, 140, 120).to_frame(64), torch.ones(64, 64))
-    assert (pasted[140, 210] == 255).all()
+    there, half = Square(210, 140, 120).to_frame(64), torch.full((64, 64), 0.5)
+    pasted = paste(torch.full((3, 64, 64), 7.0), frame, there, half)
+    np.testing.assert_allclose(pasted[140, 210], 127.5 + frame[140, 210] / 2, atol=1)
 
 
 def test_a_square_beside_the_frame_pastes_nothing() -> None:

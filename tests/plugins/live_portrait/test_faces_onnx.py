@@ -47,7 +47,9 @@ def folder(tmp_path: Path) -> Path:
     tiny_onnx.write(tmp_path / "insightface/det_10g.onnx", "input.1", onnx.BOX_SIDE, [values / white for values in boxes()])
     tiny_onnx.write(tmp_path / "insightface/2d106det.onnx", "data", onnx.POINTS_SIDE, [P106.reshape(1, -1) / 255])
     filler = [np.zeros((1, 214), np.float32), np.zeros((1, 262), np.float32)]
-    tiny_onnx.write(tmp_path / "liveportrait/landmark.onnx", "input", onnx.LANDMARK_SIDE, [*filler, P203.reshape(1, -1)])
+    tiny_onnx.write(
+        tmp_path / "liveportrait/landmark.onnx", "input", onnx.LANDMARK_SIDE, [*filler, P203.reshape(1, -1), filler[0]]
+    )
     return tmp_path
 
 

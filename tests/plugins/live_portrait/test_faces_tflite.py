@@ -83,6 +83,14 @@ def test_a_residual_block_pools_pads_channels_and_adds() -> None:
     torch.testing.assert_close(run(model, [output], picture)[0], expected.permute(0, 2, 3, 1))
 
 
+def test_pooling_at_an_odd_edge_takes_the_largest_of_what_is_there() -> None:
+    model = Model(7)
+    output = model.add(MAX_POOL, [0], (1, 4, 4, 3), {0: SAME, 1: 2, 2: 2, 3: 2, 4: 2})
+    picture = -image(size=7).abs()
+    expected = F.max_pool2d(picture, 2, ceil_mode=True).permute(0, 2, 3, 1)
+    torch.testing.assert_close(run(model, [output], picture)[0], expected)
+
+
 def test_outputs_are_laid_out_channels_last_for_every_picture_of_a_batch() -> None:
     model = Model()
     flat = model.add(RESHAPE, [0], (1, 64, 3))

@@ -39,6 +39,8 @@ ROUNDS = 4
 """Times that landmarks are found again, at most; two are enough unless the face is turned."""
 CERTAIN = 0.999
 """Confidence below which the search goes on: faces seen the wrong way up reach 0.996, upright ones 1.000."""
+KNOWN = 0.4
+"""Overlap with the box of a certain face from which a detection isn't looked at again."""
 CLOSER = (1.0, 0.5)
 """Sides of the squares of a closer look, in shorter sides of the frame; they overlap by half."""
 SEARCHES = ("all", "first", "glance")
@@ -71,7 +73,7 @@ class FaceMesh:
             is_sure = any(face.score >= CERTAIN for face in faces)
             if (is_sure and (number >= UPRIGHT or self.search == "first")) or (number and self.search == "glance"):
                 break
-            faces += self._look(frame, views)
+            faces += self._look(frame, views, faces)
         return _distinct(faces)
 
     def follow(self, frame: Frame, previous: Face) -> Face | None:
@@ -95,11 +97,12 @@ class FaceMesh:
             faces += [Face.of(landmarks, score) for landmarks, score in zip(placed, scores, strict=True)]
         return faces
 
-    def _look(self, frame: Frame, views: list[Square]) -> list[Face]:
-        """Faces in some views of the frame: boxes, then landmarks, again and again until these stand still."""
+    def _look(self, frame: Frame, views: list[Square], known: list[Face]) -> list[Face]:
+        """Faces in some views of the frame beside known ones: boxes, then landmarks, again and again until these stand still."""
         squares = [
             square for start in range(0, len(views), BATCH) for square in self._detect(frame, views[start : start + BATCH])
         ]
+        squares = [square for square in squares if not _is_known(square, known)]
         faces = [face for face in self.landmarks(frame, squares) if face.score >= self.threshold]
         settled = [self._settled(frame, face) for face in _distinct(faces)]
         return [face for face in settled if face.score >= self.threshold]
@@ -149,6 +152,14 @@ def region(landmarks: Points) -> Square | None:
     x, y = (low + high) / 2 @ basis
     side = float((high - low).max()) * ROOM
     return Square(float(x), float(y), side, math.degrees(turn)) if math.isfinite(side) and side > 1 else None
+
+
+def _is_known(around: Square, known: list[Face]) -> bool:
+    """Whether a detection's square is that of a face whose landmarks are certain already."""
+    half = around.side / ROOM / 2
+    box = np.array([around.x - half, around.y - half, around.x + half, around.y + half], np.float32)
+    boxes = [face.box for face in known if face.score >= CERTAIN]
+    return bool(boxes) and bool(blaze.overlap(box, np.stack(boxes)).max() > KNOWN)
 
 
 def _is_near(first: Square, second: Square) -> bool:
