@@ -103,7 +103,7 @@ def test_cross_gives_a_frame_of_somebody_else():
     for index in range(len(source)):
         for draw in range(4):
             read.clear()
-            fields = source.read(index, RNG.at(draw)).fields
+            fields = source.read(index, RNG.at(index, draw)).fields
             assert fields["other"].shape == (32, 32, 3)
             assert fields["other_ratios"].shape == (3,)
             assert read[0] == index // 2 != read[1]
