@@ -10,7 +10,7 @@ import torch
 
 from mixtura.errors import ConfigError, DataError
 from mixtura_live_portrait.animate.animator import Adjust, Animator, shared_length
-from mixtura_live_portrait.animate.looking import DRIVINGS, Looked, look, look_at_picture
+from mixtura_live_portrait.animate.looking import DRIVINGS, Looked, look, look_for_several
 from mixtura_live_portrait.animate.portrait import Portrait, clip_portrait, movement_of, picture_portrait
 from mixtura_live_portrait.animate.smoothing import smoothed
 from mixtura_live_portrait.animate.stream import PATIENCE, Stream
@@ -159,7 +159,7 @@ def test_steady_eyes_concern_clips_alone() -> None:
 
 def two_faces() -> tuple[Frame, list[Portrait]]:
     frame = np.concatenate([SOURCE, picture(3)], 1)
-    seen = look_at_picture(frame, Fixed(face_68(80, size=25), face_68(280, size=25)), everybody=True)
+    seen = look_for_several([frame], Fixed(face_68(80, size=25), face_68(280, size=25)))
     return frame, [picture_portrait(ENGINE, frame, looked) for looked in seen]
 
 

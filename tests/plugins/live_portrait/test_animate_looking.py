@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mixtura.errors import DataError
-from mixtura_live_portrait.animate.looking import DRIVINGS, How, look, look_at_picture, whole
-from mixtura_live_portrait.faces.crop import DRIVING, SOURCE, Square, square
+from mixtura_live_portrait.animate.looking import DRIVINGS, How, look, look_for_several, whole
+from mixtura_live_portrait.faces.crop import DRIVING, SOURCE, Frame, Square, square
 from mixtura_live_portrait.faces.detector import Face, NoFace
 from mixtura_live_portrait.faces.given import Given
 from mixtura_live_portrait.faces.tracking import Tracking
@@ -70,16 +70,37 @@ def test_one_of_several_faces_is_followed() -> None:
     faces = Fixed(face(50, size=20), face(120, size=50), face(160, size=30))
     right = How(tracking=Tracking(order="left-right", index=2))
     assert look(FRAMES, faces, right).squares[0] == square(face(160, size=30).landmarks)
-    everybody = look_at_picture(FRAMES[0], faces, How(tracking=Tracking(order="left-right")), everybody=True)
-    assert [found.squares[0].x for found in everybody] == pytest.approx([50, 120, 160], abs=1)
-    assert len(look_at_picture(FRAMES[0], faces)) == 1
+
+
+@pytest.mark.parametrize("frames", [FRAMES, FRAMES[:1]])
+def test_several_faces_are_counted_in_their_order(frames: list[Frame]) -> None:
+    faces = Fixed(face(120, size=50), face(50, size=20), face(160, size=30))
+
+    def found(index: int, count: int | None) -> list[float]:
+        how = How(tracking=Tracking(order="left-right", index=index), file="us.png")
+        return [round(looked.squares[-1].x) for looked in look_for_several(frames, faces, how, count)]
+
+    assert found(0, None) == [50, 120, 160]
+    assert found(1, None) == [120, 160]
+    assert found(0, 2) == [50, 120]
+    assert found(2, 1) == [160]
+    for index, count in ((2, 2), (3, None)):
+        with pytest.raises(DataError, match=f"us.png: .* from number {index} on were asked for, but there are 3 faces"):
+            found(index, count)
+
+
+def test_landmarks_by_hand_are_those_of_one_face() -> None:
+    how = How(given=Given([face()], []))
+    assert len(look_for_several(FRAMES[:1], None, how)) == 1
+    with pytest.raises(DataError, match="2 faces, but landmarks"):
+        look_for_several(FRAMES[:1], None, how, 2)
 
 
 def test_no_face_no_frame_and_no_means_are_told() -> None:
     with pytest.raises(NoFace, match="no face found in frame 0 of me.png; pass landmarks or a crop"):
         look(FRAMES, Fixed(), How(file="me.png"))
-    with pytest.raises(NoFace, match="in me.png"):
-        look_at_picture(FRAMES[0], Fixed(), How(file="me.png"), everybody=True)
+    with pytest.raises(NoFace, match="of me.png"):
+        look_for_several(FRAMES, Fixed(), How(file="me.png"))
     with pytest.raises(DataError, match="no frame at all"):
         look([], Fixed(face()))
     with pytest.raises(DataError, match="no detector"):

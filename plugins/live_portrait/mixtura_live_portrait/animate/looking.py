@@ -6,8 +6,8 @@ serves sources, whose square turns and moves with the face, and driving clips, w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mixtura.errors import DataError
 from mixtura_live_portrait.faces.crop import DRIVING, SOURCE, Frame, Framing, Square, mean_square, square
-from mixtura_live_portrait.faces.detector import Detector, Face, NoFace, choose
+from mixtura_live_portrait.faces.detector import Detector, Face, NoFace, ordered
 from mixtura_live_portrait.faces.given import Given
 from mixtura_live_portrait.faces.layouts import Points, ratios
 from mixtura_live_portrait.faces.tracking import Tracker, Tracking
@@ -124,12 +124,33 @@ def opening(face: Face | None) -> Tensor:
     return torch.from_numpy(np.array(values, np.float32))[None]
 
 
-def look_at_picture(frame: Frame, detector: Detector | None, how: How = SOURCES, everybody: bool = False) -> list[Looked]:
-    """One face of a picture, or all of them in their order. Raises NoFace."""
-    if not everybody or detector is None or how.given is not None:
-        return [look([frame], detector, how)]
-    faces = detector.find(frame)
+def look_for_several(
+    frames: Iterable[Frame], detector: Detector | None, how: How = SOURCES, count: int | None = None
+) -> list[Looked]:
+    """`count` faces of the first frame, from the index of `how` on in its order, each followed through all frames; None: all.
+
+    `frames` must begin anew with each iteration. Raises NoFace; DataError when there are too few faces, and for more than one
+    where landmarks are given by hand.
+    """
+    if how.given is not None or detector is None:
+        if count not in (None, 1):
+            raise DataError(f"{how.file}: {count} faces, but landmarks or crops by hand are those of one; leave them out")
+        return [look(frames, detector, how)]
+    first = next(iter(frames), None)
+    faces = [] if first is None else ordered(detector.find(first), how.tracking.order)
     if not faces:
-        raise NoFace(None, how.file)
-    chosen = [choose(faces, how.tracking.order, index) for index in range(len(faces))]
-    return [Looked((square(face.landmarks, how.framing),), opening(face), face.landmarks) for face in chosen]
+        raise NoFace(0, how.file)
+    index = how.tracking.index
+    chosen = faces[index:] if count is None else faces[index : index + count]
+    if not chosen or (count is not None and len(chosen) < count):
+        wanted = f"{count or 'all'} from number {index} on were asked for"
+        raise DataError(f"{how.file}: {wanted}, but there are {len(faces)} faces in its first frame")
+    if isinstance(frames, Sequence) and len(frames) == 1:
+        return [_of_picture(frames[0], face, how) for face in chosen]
+    tracks = [replace(how, tracking=replace(how.tracking, index=index + number)) for number in range(len(chosen))]
+    return [look(frames, detector, track) for track in tracks]
+
+
+def _of_picture(frame: Frame, face: Face, how: How) -> Looked:
+    around = whole(frame) if how.crop == "whole" else square(face.landmarks, how.framing)
+    return Looked((around,), opening(face), face.landmarks)
