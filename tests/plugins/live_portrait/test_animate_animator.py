@@ -173,6 +173,20 @@ def test_several_faces_are_all_pasted() -> None:
     assert changed[:, 200:].sum() > 1000
 
 
+def test_a_rotated_photo_gives_the_rotated_result() -> None:
+    """The crop turns with the face, so the networks see the same."""
+    upright = SOURCE[:, :160]
+    points = face_68(80, 70, 30).landmarks
+    rotated, turned = np.rot90(upright).copy(), np.stack([points[:, 1], 160 - points[:, 0]], -1)
+    results = []
+    for frame, landmarks in ((upright, points), (rotated, turned)):
+        portrait = picture_portrait(ENGINE, frame, look([frame], Fixed(Face.of(landmarks))))
+        results.append([shot.pasted for shot in animator().animate(frame, portrait, DRIVING)])
+    for plain, back in zip(results[0], results[1], strict=True):
+        assert differ(np.rot90(back, -1), plain) <= 2
+        assert differ(plain, upright) > 50
+
+
 def test_each_face_may_have_its_own_driving() -> None:
     frame, faces = two_faces()
     other = replace(DRIVING, movement=DRIVING.movement.at(torch.tensor([0, 4, 3, 2])), ratios=DRIVING.ratios[:4])

@@ -65,6 +65,7 @@ class Result:
         self.out, self.say = out, say
         self.seconds: dict[str, float] = {}
         self.written: list[Path] = []
+        self.stills: dict[int, Frame] = {}
 
     def make(self) -> list[Path]:
         """All files."""
@@ -167,8 +168,12 @@ class Result:
         has_driving = any(crop is not None for crop in driven)
         rows = []
         for number, (face, result) in enumerate(zip(found, shot.crops, strict=True)):
-            pair = [cropped(shot.frame, face, side, shot.number), result]
-            rows.append([driven[number], *pair] if has_driving else pair)
+            source = self.stills.get(number)
+            if source is None:
+                source = cropped(shot.frame, face, side, shot.number)
+            if len(face) == 1:
+                self.stills[number] = source  # the crop of a picture stays what it is
+            rows.append([driven[number], source, result] if has_driving else [source, result])
         return beside(rows)
 
     # -- writing -------------------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ from mixtura_live_portrait.animate.looking import Looked
 from mixtura_live_portrait.faces.crop import Frame, as_frames, crop
 
 LINE, DOT = (40, 220, 120), (255, 90, 60)
+DENSE = 150
+"""Landmarks from which dots are drawn smaller."""
 
 
 def marked(frame: Frame, faces: Sequence[Looked], number: int = 0) -> Frame:
@@ -24,8 +26,9 @@ def marked(frame: Frame, faces: Sequence[Looked], number: int = 0) -> Frame:
         if len(faces) > 1:
             draw.text(corners[0], str(index), LINE, font_size=12 * size)
         if face.landmarks is not None and number == 0:
+            radius = size if len(face.landmarks) < DENSE else size / 2
             for x, y in face.landmarks.tolist():
-                draw.ellipse((x - size, y - size, x + size, y + size), DOT)
+                draw.ellipse((x - radius, y - radius, x + radius, y + radius), DOT)
     return np.array(picture)
 
 

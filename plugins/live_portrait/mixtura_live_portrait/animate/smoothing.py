@@ -30,7 +30,7 @@ def smoothed(values: Tensor, observation: float = OBSERVATION, process: float = 
     check_variances(observation, process)
     if len(values) < 2:
         return values
-    seen = values.double()
+    seen = values.cpu().double()  # one short frame after the other; and not every device has doubles
     means, variances = [seen[0]], [START * observation / (START + observation)]
     for value in seen[1:]:
         before = variances[-1] + process
@@ -45,7 +45,7 @@ def smoothed(values: Tensor, observation: float = OBSERVATION, process: float = 
 
 def orthonormal(matrices: Tensor) -> Tensor:
     """The rotations nearest to matrices (..., 3, 3)."""
-    u, _, vt = torch.linalg.svd(matrices.double())
+    u, _, vt = torch.linalg.svd(matrices.cpu().double())
     signs = torch.ones_like(u[..., 0])
     signs[..., 2] = torch.linalg.det(u @ vt)
     return ((u * signs[..., None, :]) @ vt).to(matrices)
