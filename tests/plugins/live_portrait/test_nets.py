@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from mixtura.errors import ConfigError
 from mixtura_live_portrait.nets import NETWORKS, Networks, build
-from mixtura_live_portrait.nets.blocks import Decoder, Encoder, Spade, SpectralConv2d
+from mixtura_live_portrait.nets.blocks import Decoder, Encoder, ShallowConv3d, Spade, SpectralConv2d
 from mixtura_live_portrait.nets.sizes import TINY, Sizes
 from mixtura_live_portrait.nets.warping import heat, moved, shifts, sparse_flows
 
@@ -143,6 +143,16 @@ def test_a_sample_comes_out_the_same_in_any_batch_while_training() -> None:
     norms = [module for module in networks.modules() if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d)]
     assert norms
     assert not any(norm.training for norm in norms)
+
+
+@pytest.mark.parametrize("depth", [1, 3, 5, 6])
+def test_a_convolution_of_shallow_volumes_is_the_plain_one_with_the_same_gradients(depth: int) -> None:
+    conv, x = ShallowConv3d(3, 2, 5), torch.randn(2, 3, depth, 6, 7, requires_grad=True)
+    ours, plain = conv(x), F.conv3d(x, conv.weight, conv.bias, padding=2)
+    torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-4)
+    inputs = (x, conv.weight, conv.bias)
+    one, other = (torch.autograd.grad(y.square().sum(), inputs) for y in (ours, plain))
+    torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
 
 
 def test_spade_takes_its_map_at_the_nearest_place() -> None:

@@ -10,14 +10,17 @@ from mixtura_live_portrait.nets.sizes import Sizes
 
 
 class Retargeting(nn.Module):
-    """Linear layers with ReLU between: (b, inputs) -> (b, outputs)."""
+    """Linear layers with ReLU between: (b, inputs) -> (b, outputs). Before it has learnt anything it adjusts nothing: all 0."""
 
     def __init__(self, inputs: int, outputs: int, hidden: Sequence[int]) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for a, b in zip((inputs, *hidden), hidden, strict=False):
             layers += [nn.Linear(a, b), nn.ReLU()]
-        self.mlp = nn.Sequential(*layers, nn.Linear(hidden[-1] if hidden else inputs, outputs))
+        last = nn.Linear(hidden[-1] if hidden else inputs, outputs)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.mlp = nn.Sequential(*layers, last)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.mlp(x)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixtura_live_portrait.nets.blocks import Hourglass, SameBlock2d, SteadyNorm3d
+from mixtura_live_portrait.nets.blocks import Hourglass, SameBlock2d, ShallowConv3d, SteadyNorm3d
 from mixtura_live_portrait.nets.sizes import Sizes
 
 VARIANCE = 0.01
@@ -76,14 +76,12 @@ def moved(volume: Tensor, shift: Tensor) -> Tensor:
     What trilinear sampling at `sparse_flows` gives. As all positions of a flow differ from the grid by one vector, it is three
     small matrix products instead of a look-up for every cell.
     """
-    b, c, d, h, w = volume.shape
-    n = shift.shape[1]
+    (b, c, d, h, w), n = volume.shape, shift.shape[1]
     x, y, z = (interpolation(shift[..., i], length) for i, length in ((0, w), (1, h), (2, d)))
-    # (c d h, w) @ (w, n w'), then one product of every flow along y and along z.
-    along_x = volume.flatten(1, 3) @ x.permute(0, 3, 1, 2).flatten(2)
-    along_x = along_x.view(b, c * d, h, n, w).permute(0, 3, 1, 2, 4)
-    along_y = y[:, :, None] @ along_x
-    return (z[:, :, None] @ along_y.reshape(b, n, c, d, h * w)).view(b, n, c, d, h, w)
+    along_y = y.flatten(1, 2) @ volume.permute(0, 3, 2, 1, 4).flatten(2)  # (n h', h) @ (h, d c w)
+    along_x = along_y.view(b, n, h * d * c, w) @ x.mT
+    along_z = z[:, :, None] @ along_x.view(b, n, h, d, c * w)
+    return along_z.view(b, n, h, d, c, w).permute(0, 1, 4, 3, 2, 5)
 
 
 class DenseMotionNetwork(nn.Module):
@@ -94,7 +92,7 @@ class DenseMotionNetwork(nn.Module):
         flows = sizes.keypoints + 1
         self.hourglass = Hourglass(flows * (sizes.compress + 1), sizes.dense_base, sizes.dense_blocks, sizes.dense_max)
         filters = self.hourglass.decoder.out_filters
-        self.mask = nn.Conv3d(filters, flows, 7, padding=3)
+        self.mask = ShallowConv3d(filters, flows, 7)
         self.compress = nn.Conv3d(sizes.channels, sizes.compress, 1)
         self.norm = SteadyNorm3d(sizes.compress)
         self.occlusion = nn.Conv2d(filters * sizes.depth, 1, 7, padding=3)
