@@ -174,7 +174,7 @@ class Result:
             try:
                 mesh: Mesh
                 if self.kind == "object":
-                    mesh = object_mesh(scene, chosen.resolution, faces=chosen.faces, is_official=self.is_official, say=self.say)
+                    mesh = object_mesh(scene, chosen.resolution, faces=chosen.faces, is_official=self.is_official)
                 else:
                     mesh = scene_mesh(
                         scene,
@@ -183,7 +183,6 @@ class Result:
                         chosen.resolution,
                         faces=chosen.faces,
                         is_official=self.is_official,
-                        say=self.say,
                     )
             except DataError as error:
                 self.say(f"no mesh: {error}")

@@ -7,7 +7,6 @@ stands on the +z side, as viewers expect it.
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,6 @@ from mixtura_diffusion_gs.cameras import orbit
 from mixtura_diffusion_gs.use.cleaning import y_up
 from mixtura_diffusion_gs.use.depths import SOLID, Views, points_of, seen_from
 from mixtura_diffusion_gs.use.fusion import TRUNCATION, Volume
-from mixtura_diffusion_gs.use.pictures import Say
 from mixtura_diffusion_gs.use.trajectories import Cameras
 from mixtura_splat import Gaussians
 
@@ -52,12 +50,11 @@ def object_mesh(
     size: int = 256,
     faces: int = 100_000,
     is_official: bool = False,
-    say: Say = lambda text: None,
 ) -> Mesh:
     """The surface of an object, closed, from `views` views around it of `size` pixels.
 
-    `resolution` voxels lie along the longest side. At most about `faces` faces are left where the package fast-simplification is
-    installed. Raises DataError when there is no surface.
+    `resolution` voxels lie along the longest side; at most about `faces` faces are left. Raises DataError where there is no
+    surface.
     """
     low, high = _bounds(scene.means[scene.opacities > 0.1] if bool((scene.opacities > 0.1).any()) else scene.means, 0.002)
     centre, reach = (low + high) / 2, float((high - low).norm()) / 2
@@ -67,7 +64,7 @@ def object_mesh(
     c2w, intrinsics = orbit([GOLDEN * i for i in range(views)], np.rad2deg(np.arcsin(heights)).tolist(), distance, 50.0, size)
     c2w[:, :3, 3] += centre
     seen = seen_from(scene, Cameras(c2w, intrinsics), size, is_official)
-    return _simplified(_extracted(seen, low, high, resolution, True), faces, say)
+    return _simplified(_extracted(seen, low, high, resolution, True), faces)
 
 
 def scene_mesh(
@@ -78,7 +75,6 @@ def scene_mesh(
     size: int = 256,
     faces: int = 100_000,
     is_official: bool = False,
-    say: Say = lambda text: None,
 ) -> Mesh:
     """The surface of a scene where cameras see it, open at what they don't see; intrinsics belong to `seen` pixels.
 
@@ -89,7 +85,7 @@ def scene_mesh(
     if len(points) < 3:
         raise _nothing(float(views.alpha.max()))
     low, high = _bounds(points, 0.02)
-    return _simplified(_extracted(views, low, high, resolution, False), faces, say)
+    return _simplified(_extracted(views, low, high, resolution, False), faces)
 
 
 def _bounds(points: Tensor, outside: float) -> tuple[Tensor, Tensor]:
@@ -162,18 +158,14 @@ def _colours(volume: Volume, points: Tensor) -> NDArray[np.uint8]:
     return rounded
 
 
-def _simplified(mesh: Mesh, faces: int, say: Say) -> Mesh:
-    """With about `faces` faces, if there are more and fast-simplification is installed."""
+def _simplified(mesh: Mesh, faces: int) -> Mesh:
+    """With about `faces` faces, if there are more."""
+    from fast_simplification import simplify
     from scipy.spatial import cKDTree
 
     if len(mesh.faces) <= faces:
         return mesh
-    try:
-        simplify = importlib.import_module("fast_simplification").simplify
-    except ImportError:
-        say(f"the mesh keeps its {len(mesh.faces)} faces; for {faces} of them: pip install fast-simplification")
-        return mesh
-    vertices, kept = simplify(mesh.vertices, mesh.faces.astype(np.int32), target_reduction=1 - faces / len(mesh.faces))
+    vertices, kept = simplify(mesh.vertices, mesh.faces.astype(np.int32), target_count=faces)[:2]
     _, nearest = cKDTree(mesh.vertices).query(vertices)
     return Mesh(vertices.astype(np.float32), kept.astype(np.int64), mesh.colours[nearest])
 
