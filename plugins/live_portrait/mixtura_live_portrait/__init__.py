@@ -8,6 +8,7 @@ plugin = Plugin(
     name="live_portrait",
     api=1,
     summary="portrait animation by implicit keypoints, images and videos mixed (LivePortrait)",
+    systems={"live_portrait": "mixtura_live_portrait.system:LivePortrait"},
     sources={
         "faces": "mixtura_live_portrait.data.procedural:Faces",
         "portrait_clips": "mixtura_live_portrait.data.portraits:PortraitClips",

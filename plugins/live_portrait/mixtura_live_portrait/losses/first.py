@@ -1,0 +1,145 @@
+"""Stage one: appearance, motion, warping and generator learn to paint the driving frame from the source (paper, section 3.2).
+
+M sees the driving frame in other colours; its canonical keypoints are the source's, for both are the same person. The painter's
+turn leaves its pictures for the critics' turn.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mixtura.system import Batch, StepContext
+from mixtura_live_portrait.config import Region
+from mixtura_live_portrait.keypoints import Motion
+from mixtura_live_portrait.losses import adversarial, geometry
+from mixtura_live_portrait.losses.geometry import Warp
+from mixtura_live_portrait.losses.regions import FACE, cut, difference
+from mixtura_live_portrait.losses.terms import PARTS, name_in
+
+if TYPE_CHECKING:
+    from mixtura_live_portrait.system import LivePortrait
+
+Totals = dict[str, Tensor]
+"""Term -> sum of each sample (b,)."""
+
+
+class Reenacted(NamedTuple):
+    """Motions of source, driving and warped driving, the canonical keypoints of all being the source's, and the picture."""
+
+    source: Motion
+    driving: Motion
+    warped: Motion
+    warp: Warp
+    picture: Tensor
+
+
+class FirstStage:
+    """Terms of one micro-batch. `views` holds what regions of pictures show, cut out once."""
+
+    def __init__(self, system: LivePortrait, batch: Batch, ctx: StepContext, terms: frozenset[str]) -> None:
+        self.system, self.batch, self.ctx, self.terms = system, batch, ctx, terms
+        self.config = system.config
+        self.source, self.target, self.seen = (system.pictures(batch[n]) for n in ("source", "driving", "driving_seen"))
+        self.boxes = batch["boxes"][:, 1]
+        self.views: dict[tuple[str, Region], Tensor] = {}
+
+    def totals(self) -> Totals:
+        """Sums of all terms that the player at work has."""
+        found: Totals = {}
+        if "ratios" in self.terms:
+            found["ratios"] = self.reading()
+        if "image" in self.terms:
+            made = self.reenacted()
+            self.ctx.kept["painted"] = made.picture.detach()
+            found |= self.keypoints(made) | self.painting(made.picture)
+        if any(term.startswith("critic") for term in self.terms):
+            found |= self.judging()
+        return found
+
+    def reenacted(self) -> Reenacted:
+        """The driving frame, painted from the source."""
+        system = self.system
+        warp = Warp.drawn(self.ctx.noise, self.config.equivariance)
+        looked = torch.cat([self.source, self.seen, warp.picture(self.seen)])
+        motions = Motion.of(system.motion(system.shrunk(looked)))
+        source, driving, warped = (Motion(*parts) for parts in zip(*(part.chunk(3) for part in motions), strict=True))
+        driving, warped = driving._replace(kp=source.kp), warped._replace(kp=source.kp)
+        picture = system.paint(system.volume(self.source), source.keypoints(), driving.keypoints())
+        return Reenacted(source, driving, warped, warp, picture)
+
+    def keypoints(self, made: Reenacted) -> Totals:
+        """Terms that look at keypoints and poses."""
+        config, batch = self.config, self.batch
+        x_s, x_d = made.source.keypoints(), made.driving.keypoints()
+        angles = torch.stack([torch.stack([m.pitch, m.yaw, m.roll], -1) for m in (made.source, made.driving)], 1)
+        guided = config.guided()
+        return {
+            "equivariance": geometry.equivariance(x_d, made.warped.keypoints(), made.warp),
+            "prior": geometry.prior(x_d, config.prior, guided),
+            "pose": geometry.pose(angles, batch["pose"])[0],
+            "deformation": (geometry.deformation(made.source.exp) + geometry.deformation(made.driving.exp)) / 2,
+            "guide": geometry.guide(torch.stack([x_s, x_d], 1), batch["guide"][:, :, :guided], config.wing)[0],
+        }
+
+    def painting(self, picture: Tensor) -> Totals:
+        """Terms that look at the picture."""
+        self.views["painted", "whole"], self.views["real", "whole"] = picture, self.target
+        found = {
+            "image": difference(picture, self.target),
+            "image_face": difference(self.view("painted", "face"), self.view("real", "face")),
+        }
+        for region in self.config.regions:
+            found[name_in("perceptual", region)] = self.system.judge()(self.view("painted", region), self.view("real", region))
+        if self.config.identity.type != "none":
+            found["identity"] = self.estranged(picture)
+        if any(term.startswith("gan") for term in self.terms):
+            for region in self.config.critics.regions:
+                critic = self.system.critics.get_submodule(region)
+                with torch.no_grad():
+                    real = critic(self.view("real", region))
+                painted = critic(self.view("painted", region))
+                found[name_in("gan", region)] = adversarial.fooling(painted)
+                found[name_in("features", region)] = adversarial.matching(real, painted)
+        return found
+
+    def judging(self) -> Totals:
+        """Terms of the critics, on the pictures that the painter made in this step."""
+        painted = self.ctx.kept.get("painted")
+        if painted is None:
+            with torch.no_grad():
+                painted = self.reenacted().picture
+        self.views = {("painted", "whole"): painted, ("real", "whole"): self.target}
+        found: Totals = {}
+        for region in self.config.critics.regions:
+            critic = self.system.critics.get_submodule(region)
+            views = torch.cat([self.view("real", region), self.view("painted", region)])
+            found[name_in("critic", region)] = adversarial.telling(*critic(views).halves())
+        return found
+
+    def view(self, which: str, region: Region) -> Tensor:
+        """What a region of the painted or the real picture shows."""
+        if (which, region) not in self.views:
+            boxes = self.boxes[:, PARTS[region]]
+            self.views[which, region] = cut(self.views[which, "whole"], boxes, int(self.config.crop or 0))
+        return self.views[which, region]
+
+    def estranged(self, picture: Tensor) -> Tensor:
+        """One minus the cosine between the faces of the painted and the real frame, as the identity network sees them (b,)."""
+        network = self.system.identifier()
+        boxes = self.boxes[:, FACE]
+        painted, real = (network(cut(one, boxes, network.side)) for one in (picture, self.target))
+        return 1 - F.cosine_similarity(painted, real)
+
+    def reading(self) -> Tensor:
+        """The reader's mean absolute error of known ratios on source and driving frame, summed over them (b,)."""
+        boxes, true = self.batch["boxes"][:, :, FACE], self.batch["ratios"]
+        off = [
+            (self.system.read(pictures, boxes[:, frame]) - true[:, frame]).abs()
+            for frame, pictures in enumerate((self.source, self.seen))
+        ]
+        is_known = boxes.isfinite().all(-1)[..., None] & true.isfinite()
+        return torch.where(is_known, torch.stack(off, 1), 0.0).sum((1, 2))

@@ -1,0 +1,66 @@
+"""Regions of pictures by boxes (b, 4), x0, y0, x1, y1 from -1 to 1 over the picture: cut out, or as masks. NaN is unknown.
+
+Training only has boxes of faces, eyes and lips; there is no segmentation. So the shoulders of stage two are what lies below the
+chin, and a mouth's surroundings are what lies outside of its enlarged box: our reading of the paper's masks (section 3.3).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+FACE, EYES, LIPS = 0, 1, 2
+"""Places of the boxes in a sample."""
+
+
+def known(boxes: Tensor) -> Tensor:
+    """Which boxes (..., 4) are numbers: (...) bool."""
+    return boxes.isfinite().all(-1)
+
+
+def cut(pictures: Tensor, boxes: Tensor, side: int) -> Tensor:
+    """The square around each box in `side` pixels (b, c, side, side); the whole picture where the box is unknown.
+
+    What lies outside of the picture repeats its border.
+    """
+    low, high = boxes[:, :2], boxes[:, 2:]
+    whole = ~known(boxes)[:, None]
+    centre = torch.where(whole, 0.0, (low + high) / 2)
+    half = torch.where(whole[:, 0], 1.0, (high - low).amax(-1) / 2)
+    line = (torch.arange(side, device=boxes.device, dtype=torch.float32) + 0.5) * (2 / side) - 1
+    x = centre[:, 0, None] + half[:, None] * line
+    y = centre[:, 1, None] + half[:, None] * line
+    grid = torch.stack([x[:, None].expand(-1, side, -1), y[:, :, None].expand(-1, -1, side)], -1)
+    return F.grid_sample(pictures, grid.to(pictures.dtype), "bilinear", "border", align_corners=False)
+
+
+def grown(boxes: Tensor, by: float) -> Tensor:
+    """Boxes that reach farther to all sides, by a share of their longer side."""
+    room = by * (boxes[:, 2:] - boxes[:, :2]).amax(-1, keepdim=True)
+    return torch.cat([boxes[:, :2] - room, boxes[:, 2:] + room], -1)
+
+
+def inside(boxes: Tensor, side: int) -> Tensor:
+    """1 where a pixel's centre lies in the box, else 0: (b, 1, side, side); nowhere for unknown ones."""
+    line = (torch.arange(side, device=boxes.device, dtype=torch.float32) + 0.5) * (2 / side) - 1
+    across = (line >= boxes[:, 0, None]) & (line <= boxes[:, 2, None])
+    down = (line >= boxes[:, 1, None]) & (line <= boxes[:, 3, None])
+    return (down[:, :, None] & across[:, None])[:, None].float()
+
+
+def below(boxes: Tensor, side: int) -> Tensor:
+    """1 below the box, over the whole width: (b, 1, side, side); nowhere for unknown ones."""
+    edges = torch.stack([torch.full_like(boxes[:, 0], -1.0), boxes[:, 3], *boxes.new_ones(2, len(boxes))], -1)
+    return inside(edges, side)
+
+
+def difference(one: Tensor, other: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean absolute difference (b,) of pictures (b, c, h, w), over the pixels of a mask (b, 1, h, w) if there is one.
+
+    0 where the mask is empty.
+    """
+    off = (one - other).abs().mean(1, keepdim=True)
+    if mask is None:
+        return off.flatten(1).mean(1)
+    return (off * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp(min=1)

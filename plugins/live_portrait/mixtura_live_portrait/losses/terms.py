@@ -1,0 +1,79 @@
+"""Which terms a stage has, and how many valid items each has in a batch: from the configuration and the data alone.
+
+A stage's `train:` decides. Networks of stage one that train have the terms of stage one; those of the two players need the
+critics, too; `ratios` needs the reader. Stitching, eyes and lips each have their terms of stage two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mixtura.errors import ConfigError
+from mixtura_live_portrait.config import LivePortraitConfig, Region
+from mixtura_live_portrait.losses.regions import EYES, FACE, LIPS, known
+
+BASE = ("appearance", "motion", "warping", "generator")
+SMALL = ("stitching", "eyes", "lips")
+PAINTER, CRITIC = "generator", "discriminator"
+"""The two players."""
+PARTS = {"face": FACE, "lips": LIPS}
+"""Box of each region but the whole."""
+
+
+def name_in(term: str, region: Region) -> str:
+    """A term as it is called for a region: `gan`, `gan_face`, `gan_lips`."""
+    return term if region == "whole" else f"{term}_{region}"
+
+
+def terms_of(config: LivePortraitConfig, trained: Collection[str]) -> dict[str, str]:
+    """Term -> player of a stage that trains these parts. Raises ConfigError for parts that can't train together."""
+    base, small = [p for p in BASE if p in trained], [p for p in SMALL if p in trained]
+    if base and small:
+        raise ConfigError(
+            f"a stage trains {', '.join((*base, *small))} together; stitching, eyes and lips learn while the others rest: name "
+            f"the parts with `train:`, as [{', '.join(BASE)}, critics, reader], and [{', '.join(SMALL)}] in a stage of their own"
+        )
+    terms = dict.fromkeys(_painting(config), PAINTER) if base else {}
+    if base and "critics" in trained:
+        for region in config.critics.regions:
+            terms |= {name_in("gan", region): PAINTER, name_in("features", region): PAINTER, name_in("critic", region): CRITIC}
+    if "reader" in trained:
+        terms["ratios"] = PAINTER
+    for part in small:
+        terms |= dict.fromkeys(
+            (part, f"{part}_size") if part == "stitching" else (part, f"{part}_ratio", f"{part}_size"), PAINTER
+        )
+    if not terms:
+        raise ConfigError(f"a stage trains {', '.join(trained)} alone; critics judge what {', '.join(BASE)} learn: train both")
+    return terms
+
+
+def _painting(config: LivePortraitConfig) -> list[str]:
+    """Terms of stage one without the players' own."""
+    names = ["equivariance", "prior", "pose", "deformation", "guide", "image", "image_face"]
+    names += [name_in("perceptual", region) for region in config.regions]
+    return names + (["identity"] if config.identity.type != "none" else [])
+
+
+def valid(config: LivePortraitConfig, batch: dict[str, Any]) -> dict[str, Tensor]:
+    """Items (b,) float that each term, of whatever stage, finds in each sample of a batch."""
+    boxes, ratios = known(batch["boxes"]), batch["ratios"].isfinite()
+    ones = torch.ones(len(batch["source"]), device=batch["boxes"].device)
+    found: dict[str, Tensor] = dict.fromkeys(("equivariance", "prior", "deformation", "image"), ones)
+    found["pose"] = batch["pose"].isfinite().all(-1).sum(1)
+    found["guide"] = batch["guide"][:, :, : config.guided()].isfinite().all(-1).sum((1, 2))
+    found["image_face"] = found["identity"] = boxes[:, 1, FACE]
+    for term in ("perceptual", "gan", "features", "critic"):
+        found[term] = ones
+        found |= {f"{term}_{region}": boxes[:, 1, place] for region, place in PARTS.items()}
+    found["ratios"] = (ratios & boxes[:, :, FACE, None]).sum((1, 2))
+    found["stitching"] = found["stitching_size"] = batch["has_other"] & boxes[:, 0, FACE]
+    eyes = ratios[:, 0, :2].all(-1) & boxes[:, 0, FACE] & boxes[:, 0, EYES]
+    lips = ratios[:, 0, 2] & boxes[:, 0, FACE] & boxes[:, 0, LIPS]
+    for part, is_known in (("eyes", eyes), ("lips", lips)):
+        found |= dict.fromkeys((part, f"{part}_ratio", f"{part}_size"), is_known)
+    return {name: counts.float() for name, counts in found.items()}

@@ -1,0 +1,244 @@
+"""Terms of training: regions, warps, keypoints, players, identities; what each is, and what it counts."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mixtura.errors import CheckpointError, ConfigError
+from mixtura.rng import KeyedRng, SampleNoise
+from mixtura_live_portrait.config import EquivarianceConfig, PriorConfig, WingConfig
+from mixtura_live_portrait.losses import adversarial, geometry, regions
+from mixtura_live_portrait.losses.geometry import Warp
+from mixtura_live_portrait.losses.identity import ArcFace, load_arcface
+from mixtura_live_portrait.losses.terms import BASE, SMALL, terms_of, valid
+from mixtura_live_portrait.nets.discriminator import Judgement
+from tests.plugins.live_portrait.training_tools import config_of, samples_of, system_of
+
+NAN = math.nan
+
+
+def warp_of(places: int = 3, **settings: float) -> Warp:
+    """A random warp for some samples."""
+    return Warp.drawn(SampleNoise(KeyedRng(5), list(range(places))), EquivarianceConfig.model_validate(settings))
+
+
+# -- regions ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_square_box_cuts_its_pixels_out() -> None:
+    picture = torch.rand(1, 3, 8, 8)
+    box = torch.tensor([[-0.5, 0.0, 0.5, 1.0]])
+    torch.testing.assert_close(regions.cut(picture, box, 4), picture[:, :, 4:8, 2:6])
+
+
+def test_a_long_box_is_cut_as_the_square_around_it_and_an_unknown_one_as_all() -> None:
+    picture = torch.rand(2, 3, 8, 8)
+    boxes = torch.tensor([[-0.5, 0.4, 0.5, 0.6], [NAN, 0, 0, 0]])
+    cut = regions.cut(picture, boxes, 4)
+    torch.testing.assert_close(cut[0], picture[0, :, 4:8, 2:6])
+    torch.testing.assert_close(cut[1:], torch.nn.functional.avg_pool2d(picture[1:], 2))
+
+
+def test_masks_hold_the_pixels_in_a_box_and_below_it() -> None:
+    boxes = torch.tensor([[-0.5, -0.5, 0.5, 0.5], [NAN, NAN, NAN, NAN]])
+    assert regions.inside(boxes, 8)[0, 0].nonzero().flatten().unique().tolist() == [2, 3, 4, 5]
+    assert regions.below(boxes, 8)[0, 0].sum(1).tolist() == [0] * 6 + [8, 8]
+    assert not regions.inside(boxes, 8)[1].any()
+    assert not regions.below(boxes, 8)[1].any()
+    torch.testing.assert_close(regions.grown(boxes[:1], 0.5), torch.tensor([[-1.0, -1.0, 1.0, 1.0]]))
+
+
+def test_a_difference_looks_at_its_mask_alone_and_an_empty_one_gives_nothing() -> None:
+    one, other = torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4)
+    other[:, :, :2] = 3
+    mask = torch.zeros(2, 1, 4, 4)
+    mask[0, :, 2:] = 1
+    assert regions.difference(one, other, mask).tolist() == [1, 0]
+    assert regions.difference(one, other).tolist() == [2, 2]
+
+
+# -- warps -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_warp_of_no_strength_changes_nothing() -> None:
+    warp, picture, places = warp_of(affine=0, bend=0), torch.rand(3, 3, 8, 8), torch.rand(3, 5, 2)
+    torch.testing.assert_close(warp.picture(picture), picture, atol=1e-5, rtol=0)
+    torch.testing.assert_close(warp.points(places), places)
+
+
+def test_a_warped_picture_shows_at_a_place_what_was_where_the_warp_takes_it() -> None:
+    warp, side = warp_of(affine=0.1, bend=0.02), 64
+    line = (torch.arange(side) + 0.5) * (2 / side) - 1
+    coordinates = torch.stack(torch.meshgrid(line, line, indexing="xy")).expand(3, -1, -1, -1)  # what a pixel shows is its place
+    shown = warp.picture(coordinates).flatten(2).mT
+    moved = warp.points(coordinates.flatten(2).mT)
+    inner = (moved.abs() < 0.95).all(-1)
+    torch.testing.assert_close(shown[inner], moved[inner], atol=1e-4, rtol=0)
+    assert (moved - coordinates.flatten(2).mT).abs().mean() > 0.02
+
+
+def test_keypoints_that_move_with_the_picture_are_equivariant() -> None:
+    warp, x_warped = warp_of(), torch.rand(3, 5, 3) - 0.5
+    x = torch.cat([warp.points(x_warped[..., :2]), torch.rand(3, 5, 1)], -1)
+    torch.testing.assert_close(geometry.equivariance(x, x_warped, warp), torch.zeros(3))
+    assert (geometry.equivariance(x + 0.1, x_warped, warp) - 0.1).abs().max() < 1e-6
+
+
+def test_a_sample_meets_the_same_warp_in_any_batch() -> None:
+    whole = warp_of(3)
+    one = Warp.drawn(SampleNoise(KeyedRng(5), [2]), EquivarianceConfig())
+    torch.testing.assert_close(one.affine[0], whole.affine[2])
+    torch.testing.assert_close(one.bend[0], whole.bend[2])
+
+
+# -- keypoints ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_prior_asks_for_distance_and_depth_but_not_among_guided_points() -> None:
+    config = PriorConfig(distance=0.1, depth=-0.3)
+    apart = torch.tensor([[[0.0, 0, -0.3], [1, 0, -0.3], [0, 1, -0.3]]])
+    close = apart.clone()
+    close[0, 1, 0] = 0.1
+    assert geometry.prior(apart, config, 0).tolist() == [0]
+    assert geometry.prior(close, config, 0).item() == pytest.approx(2 * (0.1 - 0.01) / 3)
+    assert geometry.prior(close, config, 2).tolist() == [0]
+    assert geometry.prior(apart + 0.2, config, 0).item() == pytest.approx(0.2)
+
+
+def test_poses_are_compared_in_radians_where_they_are_known() -> None:
+    true = torch.tensor([[[10.0, 20, 30], [NAN, 0, 0]], [[0, 0, 0], [0, 0, 0]]])
+    found = torch.nan_to_num(true) + 18.0
+    totals, counts = geometry.pose(found, true)
+    assert counts.tolist() == [1, 2]
+    torch.testing.assert_close(totals, torch.tensor([0.1, 0.2]) * math.pi)
+
+
+def test_the_wing_is_steep_near_zero_linear_far_off_and_joins_both() -> None:
+    config = WingConfig(width=0.1, bend=0.02)
+    near, edge, beyond = (geometry.wing(torch.tensor(d), config).item() for d in (0.01, 0.1 - 1e-7, 0.1 + 1e-7))
+    assert near == pytest.approx(0.1 * math.log1p(0.5))
+    assert edge == pytest.approx(beyond, abs=1e-5)
+    far, farther = (geometry.wing(torch.tensor(d), config).item() for d in (0.5, 0.7))
+    assert farther - far == pytest.approx(0.2)
+
+
+def test_landmarks_guide_the_first_keypoints_where_they_are_known() -> None:
+    x = torch.zeros(1, 2, 3, 3)
+    landmarks = torch.tensor([[[[0.5, 0.5], [0.0, 0.0]], [[NAN, 0.0], [0.5, 0.5]]]])
+    totals, counts = geometry.guide(x, landmarks, WingConfig())
+    assert counts.tolist() == [3]
+    assert totals.item() == pytest.approx(4 * geometry.wing(torch.tensor(0.5), WingConfig()).item())
+
+
+def test_unknown_labels_leave_no_trace_in_gradients() -> None:
+    x = torch.zeros(1, 2, 3, 3, requires_grad=True)
+    totals, _ = geometry.guide(x, torch.full((1, 2, 2, 2), NAN), WingConfig())
+    totals.sum().backward()
+    assert x.grad is not None
+    assert not x.grad.any()
+
+
+# -- players -----------------------------------------------------------------------------------------------------------
+
+
+def judged(*scores: float) -> Judgement:
+    """The same score of every patch, one sample a score; features are the scores."""
+    patches = torch.tensor(scores)[:, None].expand(-1, 4)
+    return Judgement(patches, [patches, 2 * patches])
+
+
+def test_critics_are_content_beyond_the_margin_and_painters_want_scores() -> None:
+    real, painted = judged(2.0, 0.0), judged(-2.0, 0.5)
+    assert adversarial.telling(real, painted).tolist() == [0, 1 + 1.5]
+    assert adversarial.fooling(painted).tolist() == [2, -0.5]
+    assert adversarial.matching(real, painted).tolist() == [(4 + 8) / 2, (0.5 + 1) / 2]
+
+
+# -- identity ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with a random network of eighteen layers."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("arcface") / "arcface.pth"
+    torch.save(ArcFace((2, 2, 2, 2)).state_dict(), path)
+    return path
+
+
+def test_an_identity_network_is_known_by_its_names_and_frozen(weights: Path) -> None:
+    network = load_arcface(weights)
+    assert network(torch.rand(2, 3, 112, 112)).shape == (2, 512)
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_the_same_face_has_no_identity_loss_and_another_has(weights: Path) -> None:
+    system = system_of(identity={"type": "arcface", "weights": str(weights)})
+    from mixtura_live_portrait.losses.first import FirstStage
+    from tests.plugins.live_portrait.training_tools import context_of
+
+    stage = FirstStage(system, system.collate(samples_of(2)), context_of([0, 1]), frozenset(system.terms))
+    assert stage.estranged(stage.target).abs().max() < 1e-5
+    assert stage.estranged(1 - stage.target).min() > 1e-4
+
+
+def test_other_files_are_no_identity_networks(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no file .*none.pth; give ArcFace's weights"):
+        load_arcface(tmp_path / "none.pth")
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=r"isn't an ArcFace network: .* found conv1.weight"):
+        load_arcface(tmp_path / "other.pth")
+    state = ArcFace((1, 1, 1, 1)).state_dict()
+    torch.save({**state, "fc.weight": torch.zeros(3, 3)}, tmp_path / "shape.pth")
+    with pytest.raises(CheckpointError, match="doesn't fit: size mismatch for fc.weight"):
+        load_arcface(tmp_path / "shape.pth")
+
+
+# -- which terms a stage has -------------------------------------------------------------------------------------------
+
+
+def test_a_stage_has_the_terms_of_what_it_trains() -> None:
+    config = config_of(regions=["whole", "face"])
+    config = config.model_copy(update={"critics": config.critics.model_copy(update={"regions": ("lips",)})})
+    without, players = terms_of(config, BASE), terms_of(config, (*BASE, "critics", "reader"))
+    assert "perceptual_face" in without
+    assert "perceptual_lips" not in without
+    assert set(players) - set(without) == {"gan_lips", "features_lips", "critic_lips", "ratios"}
+    assert {term for term, player in players.items() if player == "discriminator"} == {"critic_lips"}
+    assert set(terms_of(config, ("lips", "stitching"))) == {"stitching", "stitching_size", "lips", "lips_ratio", "lips_size"}
+    assert set(terms_of(config, ("reader",))) == {"ratios"}
+
+
+@pytest.mark.parametrize(
+    ("trained", "said"),
+    [((*BASE, *SMALL), "learn while the others rest: name the parts with `train:`"), (("critics",), "train both")],
+)
+def test_parts_that_cannot_train_together_are_told(trained: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        terms_of(config_of(), trained)
+
+
+def test_what_is_unknown_is_not_counted() -> None:
+    system = system_of()
+    batch: dict[str, Any] = system.collate(samples_of(2, blank=(1,)))
+    batch["guide"][0, 1, 3] = NAN
+    batch["guide"][0, :, 9] = NAN
+    batch["boxes"][0, 0, 1] = NAN
+    counts = valid(system.config, batch)
+    expected: dict[str, list[float]] = {
+        "image": [1, 1], "image_face": [1, 0], "guide": [17, 0], "pose": [2, 0], "ratios": [6, 0], "gan_lips": [1, 0],
+        "critic": [1, 1], "stitching": [1, 0], "eyes": [0, 0], "lips_ratio": [1, 0],
+    }  # fmt: skip
+    assert {name: counts[name].tolist() for name in expected} == expected
+
+
+def test_only_guided_keypoints_are_counted() -> None:
+    system = system_of(keypoints=4)
+    counts: dict[str, Tensor] = valid(system.config, system.collate(samples_of(1)))
+    assert counts["guide"].tolist() == [8]
