@@ -11,14 +11,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from mixtura.errors import ConfigError, DataError, MixturaError
 from mixtura_live_portrait.animate.files import infer_files
+from mixtura_live_portrait.animate.inputs import plan
 from mixtura_live_portrait.animate.settings import Settings
 from mixtura_live_portrait.animate.templates import fingerprint, load
-from mixtura_live_portrait.faces.crop import Frame
+from mixtura_live_portrait.faces.crop import DRIVING, SOURCE, Frame
 from mixtura_live_portrait.faces.given import write_landmarks
 from tests.plugins.live_portrait.animate_tools import SMALL, TinyEngine, face_68, picture, write_clip
 
@@ -107,6 +107,15 @@ def test_a_template_drives_as_its_clip_did(run: Run, source: Path, driving: Path
     assert "template.safetensors" not in again
     assert again["animated.mp4"].read_bytes() == before
     assert frames_of(again["comparison.mp4"])[2] == (64, 128), "nothing of the driving can be shown"
+
+
+def test_sides_are_framed_as_published_and_templates_cut(run: Run, source: Path, driving: Path) -> None:
+    planned = plan([source, driving], Settings(detector=COUPLE), SMALL.keypoints)
+    assert (planned.source_how.framing, planned.driving_how.framing) == (SOURCE, DRIVING)
+    template = run(source, driving)["template.safetensors"]
+    planned = plan([source, template], Settings(detector=COUPLE, max_frames=3, fps=24), SMALL.keypoints)
+    assert planned.drivings[0].template is not None
+    assert (len(planned.drivings[0].template), planned.fps) == (3, 24)
 
 
 def test_a_driving_picture_makes_a_picture(run: Run, source: Path, tmp_path: Path) -> None:
@@ -337,9 +346,8 @@ def test_all_settings_but_sliders_are_plain_and_described() -> None:
     assert Settings() == Settings.model_validate({}), "all have defaults"
 
 
-def test_float_ratios_are_those_of_the_driving_unless_given() -> None:
+def test_ratios_are_those_of_the_driving_unless_given() -> None:
     chosen = Settings(eye_ratio=0.3, smoothing="off")
     assert chosen.adjust().eyes
     assert not chosen.adjust().lips
     assert chosen.adjust().smooth is False
-    assert torch.is_tensor(torch.zeros(1))
