@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from mixtura.data.source import Source, SourceConfig
 from mixtura.errors import DataError, MixturaError
@@ -25,3 +28,19 @@ def open_sources(sections: Mapping[str, SourceConfig], root: Path) -> dict[str, 
     if problems:
         raise DataError("\n".join(problems))
     return opened
+
+
+def sections_of(given: Mapping[str, Mapping[str, Any]], default: str) -> dict[str, SourceConfig]:
+    """Sections of sources that stand within another section, by name; their type is `default` where they say none.
+
+    Raises ValueError that names what is wrong, so that a pydantic validator may call it.
+    """
+    sections = {}
+    for name, values in given.items():
+        kind = str(values.get("type", default))
+        try:
+            sections[name] = registry().get("source", kind).Config(**{**values, "type": kind})
+        except ValidationError as error:
+            told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+            raise ValueError(f"sources.{name}: {told}") from error
+    return sections

@@ -15,19 +15,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from mixtura.data.sources import open_sources
+from mixtura.data.sources import open_sources, sections_of
 from mixtura.errors import ConfigError
 from mixtura.evaluate import EvalContext, EvalResult, EvaluatorConfig
 from mixtura.metrics.image import gmsd, psnr, ssim
-from mixtura.plugins import registry
 from mixtura.rng import KeyedRng
 from mixtura_diffusion_gs.gaussians import RawGaussians
 
 if TYPE_CHECKING:
-    from mixtura.data.source import Sample, Source, SourceConfig
+    from mixtura.data.source import Sample, Source
     from mixtura_diffusion_gs.system import DiffusionGS
 
 MEASURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim, "gmsd": gmsd}
@@ -52,21 +51,8 @@ class NovelViewsConfig(EvaluatorConfig):
 
     @model_validator(mode="after")
     def _readable(self) -> NovelViewsConfig:
-        sections_of(self.sources)
+        sections_of(self.sources, "views")
         return self
-
-
-def sections_of(given: Mapping[str, Mapping[str, Any]]) -> dict[str, SourceConfig]:
-    """The sections of sources by name, `type: views` where they say none. Raises ValueError that names what is wrong."""
-    sections = {}
-    for name, values in given.items():
-        kind = str(values.get("type", "views"))
-        try:
-            sections[name] = registry().get("source", kind).Config(**{**values, "type": kind})
-        except ValidationError as error:
-            told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
-            raise ValueError(f"sources.{name}: {told}") from error
-    return sections
 
 
 @dataclass
@@ -116,7 +102,7 @@ class NovelViews:
         result = EvalResult()
         methods = self._methods(system, result)
         table = result.tables["Novel views of held-out data (means over items; ± is a 95 % interval)"] = []
-        for name, source in open_sources(sections_of(self.config.sources), self.root).items():
+        for name, source in open_sources(sections_of(self.config.sources, "views"), self.root).items():
             scores, strips = self._measure(methods, source, name, system, context)
             table.extend(scores.rows(name))
             for method in methods:
