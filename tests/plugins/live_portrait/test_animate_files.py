@@ -20,7 +20,7 @@ from mixtura_live_portrait.animate.settings import Settings
 from mixtura_live_portrait.animate.templates import fingerprint, load
 from mixtura_live_portrait.faces.crop import DRIVING, SOURCE, Frame
 from mixtura_live_portrait.faces.given import write_landmarks
-from tests.plugins.live_portrait.animate_tools import SMALL, TinyEngine, face_68, picture, write_clip
+from tests.plugins.live_portrait.animate_tools import SMALL, TinyEngine, face, face_68, picture, write_clip
 
 SYSTEM: Any = TinyEngine().networks
 CLIP = [picture(seed) for seed in range(1, 5)]
@@ -328,6 +328,17 @@ def test_no_face_is_told_with_its_frame_and_file(run: Run, source: Path, driving
     dark = write_clip(tmp_path / "dark.mp4", [CLIP[0], CLIP[1], np.zeros_like(CLIP[0]), CLIP[2]])
     with pytest.raises(DataError, match=r"no face found in frame 2 of .*dark.mp4"):
         run(source, dark, by_hand=False, detector=COUPLE)
+
+
+def test_landmarks_without_lips_are_told(run: Run, source: Path, driving: Path, tmp_path: Path, said: list[str]) -> None:
+    write_landmarks(tmp_path / "five.json", [face()])
+    run(source, driving, source_landmarks=tmp_path / "five.json")
+    assert any("lips aren't normalised" in line for line in said)
+    with pytest.raises(ConfigError, match="lips: how far the source's"):
+        run(source, driving, source_landmarks=tmp_path / "five.json", lips=True)
+    with pytest.raises(ConfigError, match="lips: how far the driving's"):
+        run(source, driving, driving_landmarks=tmp_path / "five.json", lips=True)
+    run(source, driving, driving_landmarks=tmp_path / "five.json", lip_ratio=0.2)
 
 
 def test_a_failed_run_leaves_no_half_clip(run: Run, source: Path, driving: Path, tmp_path: Path, monkeypatch: Any) -> None:

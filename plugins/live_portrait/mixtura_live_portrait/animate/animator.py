@@ -82,6 +82,11 @@ def shared_length(*parts: Sized) -> int:
     return min((len(part) for part in parts if len(part) > 1), default=1)
 
 
+def _either(ratio: float | None, driving: Tensor) -> Tensor:
+    """The opening (n or 1, 1) that is asked for: a given one, or the driving's."""
+    return driving if ratio is None else torch.full_like(driving[:1], ratio)
+
+
 class Animator:
     """Moves portraits. Raises ConfigError for rules that these networks can't follow."""
 
@@ -131,12 +136,10 @@ class Animator:
 
     def _smoothing(self, portrait: Portrait, is_picture: bool) -> Smoothing | None:
         wanted = portrait.is_clip and not is_picture if self.adjust.smooth is None else self.adjust.smooth
+        if not wanted:
+            return None
         variance = self.adjust.variance
-        return (
-            Smoothing(partial(smoothed, observation=variance), partial(smoothed_rotations, observation=variance))
-            if wanted
-            else None
-        )
+        return Smoothing(partial(smoothed, observation=variance), partial(smoothed_rotations, observation=variance))
 
     def _closed(self, portrait: Portrait) -> Tensor:
         return retarget.closed_lips(self.engine.small.lips, portrait.x, portrait.ratios)
@@ -152,24 +155,26 @@ class Animator:
     def _retargeting(self, portrait: Portrait, driving: Template) -> retarget.Retargeted:
         adjust, small, own = self.adjust, self.engine.small, portrait.ratios
         eyes = lips = None
+        self.check_ratios(source=own, driving=driving.ratios)
         if adjust.eyes:
-            wanted = self._wanted("eyes", adjust.eye_ratio, own[:, :2], retarget.eye_opening(driving.ratios))
+            wanted = _either(adjust.eye_ratio, retarget.eye_opening(driving.ratios))
             eyes = retarget.retargeted(small.eyes, portrait.x, own[:, :2], wanted)
         if adjust.lips:
-            wanted = self._wanted("lips", adjust.lip_ratio, own[:, 2:], retarget.lip_opening(driving.ratios))
+            wanted = _either(adjust.lip_ratio, retarget.lip_opening(driving.ratios))
             lips = retarget.retargeted(small.lips, portrait.x, own[:, 2:], wanted)
         return retarget.Retargeted(eyes, lips)
 
-    def _wanted(self, name: str, ratio: float | None, own: Tensor, driving: Tensor) -> Tensor:
-        """(n or 1, 1) by which eyes or lips shall be open."""
-        remedy = "take a detector whose landmarks have lids and lips, or leave it out"
-        if not own.isfinite().any():
-            raise ConfigError(f"{name}: how far the source's are open isn't known; {remedy}")
-        if ratio is not None:
-            return torch.full_like(own[:1, :1], ratio)
-        if not driving.isfinite().any():
-            raise ConfigError(f"{name}: how far the driving's are open isn't known; {remedy}, or give a ratio")
-        return driving
+    def check_ratios(self, source: Tensor | None = None, driving: Tensor | None = None) -> None:
+        """Whether ratios (n, 3) tell what retargeting needs of a source, of a driving; ConfigError if they don't."""
+        adjust, remedy = self.adjust, "take a detector whose landmarks have lids and lips, or leave it out"
+        for name, is_wanted, ratio, part in (
+            ("eyes", adjust.eyes, adjust.eye_ratio, slice(0, 2)),
+            ("lips", adjust.lips, adjust.lip_ratio, slice(2, 3)),
+        ):
+            if is_wanted and source is not None and not source[:, part].isfinite().any():
+                raise ConfigError(f"{name}: how far the source's are open isn't known; {remedy}")
+            if is_wanted and ratio is None and driving is not None and not driving[:, part].isfinite().any():
+                raise ConfigError(f"{name}: how far the driving's are open isn't known; {remedy}, or give a ratio")
 
     # -- pictures ------------------------------------------------------------------------------------------------
     def animate(

@@ -93,18 +93,24 @@ class Result:
         found = look_for_several(planned.source.frames, planned.detector, planned.source_how, planned.faces)
         self._save_picture("faces_source.png", marked(self._first(planned.source), found))
         self.say(f"{planned.source.path}: {_times(len(found), 'face')}, {_times(len(found[0]), 'frame')}")
+        for face in found:
+            self.animator.check_ratios(source=face.ratios)
+        if self.chosen.lip_normalise and self.chosen.relative and not found[0].ratios[:, 2].isfinite().any():
+            self.say("lips aren't normalised, for these landmarks don't tell how far they are open")
         return found, [clip_portrait(self.engine, planned.source.frames, face, self.chosen.batch) for face in found]
 
     def _driving(self, number: int, entry: Input) -> tuple[Template, Looked | None]:
         """What a driving does, and where its face was seen; a template has been seen before."""
         if entry.template is not None:
             self.say(f"{entry.path}: a template of {_times(len(entry.template), 'frame')}")
+            self.animator.check_ratios(driving=entry.template.ratios)
             return entry.template, None
         assert entry.frames is not None
         looked = look(entry.frames, self.plan.detector, replace(self.plan.driving_how, file=entry.path)).still()
         suffix = f"_{number + 1}" if len(self.plan.drivings) > 1 else ""
         self._save_picture(f"faces_driving{suffix}.png", marked(self._first(entry), [looked]))
         self.say(f"{entry.path}: {_times(len(looked), 'frame')}")
+        self.animator.check_ratios(driving=looked.ratios)
         template = self.animator.template(entry.frames, looked, self.plan.fps, self.networks)
         save(template, self._path(f"template{suffix}.safetensors"))
         return template, looked
