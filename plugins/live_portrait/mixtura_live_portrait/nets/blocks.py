@@ -10,7 +10,7 @@ to the statistics that they have, and spectral norms to their estimates, which `
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 
 import torch
@@ -19,6 +19,12 @@ from torch.nn import functional as F
 
 SLOPE = 0.2
 """Of the leaky ReLUs in G."""
+
+
+def full_precision(like: Tensor) -> AbstractContextManager[object]:
+    """Within it autocast is off on the device of a tensor."""
+    kind = like.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 class SteadyNorm2d(nn.BatchNorm2d):
@@ -197,12 +203,21 @@ class SpectralConv2d(nn.Module):
 
     def weight(self) -> Tensor:
         """The weight over sigma = u W v, with gradients through both; float32 under autocast too."""
-        kind = self.weight_orig.device.type
-        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        with full_precision(self.weight_orig):
             return self.weight_orig / torch.dot(self.weight_u, self.weight_orig.flatten(1) @ self.weight_v)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight(), self.bias, padding=self.padding)
+
+    @torch.no_grad()
+    def plain(self) -> nn.Conv2d:
+        """The same convolution with sigma divided out, for use alone."""
+        outputs, inputs, kernel, _ = self.weight_orig.shape
+        conv = nn.Conv2d(inputs, outputs, kernel, padding=self.padding, bias=self.bias is not None)
+        conv.to(self.weight_orig.device).weight.copy_(self.weight())
+        if conv.bias is not None and self.bias is not None:
+            conv.bias.copy_(self.bias)
+        return conv
 
 
 class Spade(nn.Module):

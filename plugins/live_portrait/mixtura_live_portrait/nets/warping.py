@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixtura_live_portrait.nets.blocks import Hourglass, SameBlock2d, ShallowConv3d, SteadyNorm3d
+from mixtura_live_portrait.nets.blocks import Hourglass, SameBlock2d, ShallowConv3d, SteadyNorm3d, full_precision
 from mixtura_live_portrait.nets.sizes import Sizes
 
 VARIANCE = 0.01
@@ -105,7 +105,8 @@ class DenseMotionNetwork(nn.Module):
         found = self.hourglass(torch.cat([warmth[:, :, None], features], 2).flatten(1, 2))
         weights = self.mask(found).softmax(1)
         # Σ weight · (identity + shift) = identity + Σ weight · shift, for the weights add up to 1.
-        flow = torch.einsum("bndhw,bnx->bdhwx", weights, shifts(kp_driving, kp_source).to(weights.dtype))
+        with full_precision(weights):  # half precision would round positions to a tenth of a cell
+            flow = torch.einsum("bndhw,bnx->bdhwx", weights.to(kp_source.dtype), shifts(kp_driving, kp_source))
         nowhere = torch.zeros_like(kp_source[:, :0])
         deformation = flow + sparse_flows(nowhere, nowhere, sides)[:, 0]
         return DenseMotion(deformation, self.occlusion(found.flatten(1, 2)).sigmoid())
@@ -122,6 +123,6 @@ class Warping(nn.Module):
 
     def forward(self, volume: Tensor, kp_driving: Tensor, kp_source: Tensor) -> Warped:
         motion = self.dense_motion_network(volume, kp_driving, kp_source)
-        bent = F.grid_sample(volume, motion.deformation.to(volume.dtype), align_corners=False)
+        bent = F.grid_sample(volume.to(motion.deformation.dtype), motion.deformation, align_corners=False)
         out = self.fourth(self.third(bent.flatten(1, 2))) * motion.occlusion
         return Warped(out, *motion)
