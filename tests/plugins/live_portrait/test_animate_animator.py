@@ -18,6 +18,7 @@ from mixtura_live_portrait.animate.templates import Template
 from mixtura_live_portrait.animate.transfer import Rules
 from mixtura_live_portrait.faces.crop import Frame, Square
 from mixtura_live_portrait.faces.detector import Face
+from mixtura_live_portrait.fast import ready
 from tests.plugins.live_portrait.animate_tools import SMALL, Fixed, TinyEngine, face, face_68, picture
 
 ENGINE = TinyEngine()
@@ -299,6 +300,15 @@ def test_a_stream_can_give_crops_and_smooth() -> None:
     pairs = [(live.frame(frame), rough.frame(frame)) for frame in CLIP[:3]]
     assert differ(*pairs[0]) <= 1
     assert differ(*pairs[2]) > 1
+
+
+def test_networks_made_ready_give_the_same_pictures() -> None:
+    quick = ready(ENGINE.networks)
+    portrait = picture_portrait(quick, SOURCE, look([SOURCE], SEES))
+    driving = Animator(quick).template(CLIP, DRIVINGS_SEEN, 25.0)
+    shots = Animator(quick).animate(SOURCE, portrait, driving)
+    for mine, shot in zip(shots, Animator(ENGINE).animate(SOURCE, PORTRAIT, DRIVING), strict=True):
+        assert differ(mine.pasted, shot.pasted) <= 1
 
 
 def test_a_template_drives_as_its_clip_does() -> None:

@@ -279,6 +279,7 @@ def test_sound_that_mp4_cant_hold_is_told(run: Run, source: Path, driving: Path,
         ({"models": "nowhere"}, "nowhere"),
         ({"detector": "hat"}, "'hat'"),
         ({"device": "toaster"}, "toaster"),
+        ({"device": "cpu", "cuda_graphs": True}, "only NVIDIA GPUs"),
     ],
 )
 def test_settings_are_checked_before_any_work(

@@ -1,11 +1,11 @@
-"""What animation needs of the networks: `Engine`; and one that takes them as they are: `Plain`."""
+"""What animation needs of the networks: `Engine`. `mixtura_live_portrait.fast.ready` makes one of any seven networks."""
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mixtura.errors import ConfigError
 from mixtura_live_portrait.animate.retarget import Small
@@ -31,32 +31,6 @@ class Engine(Protocol):
     def animate(self, volume: Tensor, x_source: Tensor, x_driving: Tensor) -> Tensor:
         """Pictures of volumes (n or 1) whose keypoints (n or 1, k, 3) go to x_driving (n, k, 3)."""
         ...
-
-
-class Plain:
-    """Seven networks (children of one module) in float32."""
-
-    def __init__(self, networks: nn.Module, sizes: Sizes, device: torch.device | str = "cpu") -> None:
-        self.networks, self.sizes, self.device = networks.to(device).eval(), sizes, torch.device(device)
-        self.small = Small(*(networks.get_submodule(name) for name in Small._fields))
-
-    @torch.inference_mode()
-    def volume(self, crops: Tensor) -> Tensor:
-        """See `Engine`."""
-        return cast(Tensor, self.networks.get_submodule("appearance")(crops))
-
-    @torch.inference_mode()
-    def motion(self, crops: Tensor) -> Motion:
-        """See `Engine`."""
-        return Motion.of(self.networks.get_submodule("motion")(crops))
-
-    @torch.inference_mode()
-    def animate(self, volume: Tensor, x_source: Tensor, x_driving: Tensor) -> Tensor:
-        """See `Engine`."""
-        n = len(x_driving)
-        spread = volume.expand(n, *volume.shape[1:])
-        warped = self.networks.get_submodule("warping")(spread, x_driving, x_source.expand_as(x_driving))
-        return cast(Tensor, self.networks.get_submodule("generator")(warped.out))
 
 
 def device_of(name: str) -> torch.device:

@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
+from torch import nn
 
 from mixtura.data.formats.video import VideoWriter
 from mixtura.inference import settings_of
 from mixtura_live_portrait.animate.animator import Animator, Shot, shared_length
 from mixtura_live_portrait.animate.editing import edited
-from mixtura_live_portrait.animate.engine import Engine, Plain, device_of
+from mixtura_live_portrait.animate.engine import Engine, device_of
 from mixtura_live_portrait.animate.inputs import Input, Plan, plan
 from mixtura_live_portrait.animate.looking import Looked, look, look_for_several
 from mixtura_live_portrait.animate.portrait import Portrait, clip_portrait
@@ -38,6 +39,7 @@ from mixtura_live_portrait.animate.showing import beside, cropped, crops, marked
 from mixtura_live_portrait.animate.templates import Template, fingerprint, save
 from mixtura_live_portrait.animate.video import add_sound, has_sound, writing
 from mixtura_live_portrait.faces.crop import Frame
+from mixtura_live_portrait.fast import has_bfloat16, ready
 
 if TYPE_CHECKING:
     from mixtura_live_portrait.system import LivePortrait
@@ -52,8 +54,16 @@ def infer_files(system: LivePortrait, inputs: Sequence[Path], out: Path, setting
     chosen = settings_of(Settings, settings)
     networks = fingerprint(system.get_submodule("motion"))
     planned = plan(inputs, chosen, system.sizes.keypoints, networks)
-    engine = Plain(system, system.sizes, device_of(chosen.device))
-    return Result(planned, engine, networks, out, say).make()
+    return Result(planned, engine_of(system, chosen), networks, out, say).make()
+
+
+def engine_of(system: nn.Module, chosen: Settings) -> Engine:
+    """A system's networks, moved to the device that is set and made ready. Raises ConfigError for what can't be had there."""
+    device = device_of(chosen.device)
+    precision = chosen.precision
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" and has_bfloat16(device) else "float32"
+    return ready(system.to(device), precision, compile=chosen.compile, cuda_graphs=chosen.cuda_graphs)
 
 
 class Result:

@@ -65,6 +65,9 @@ class Settings(BaseModel):
     comparison: bool = Field(True, description="write driving, source and result beside each other as well")
 
     device: str = Field("auto", description="cpu, cuda, …; auto takes a GPU where there is one")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on GPUs, float32 elsewhere")
+    compile: bool = Field(False, description="compile the networks: a minute at the start, less for each frame")
+    cuda_graphs: bool = Field(False, description="record the networks' work on an NVIDIA GPU and replay it")
     batch: int = Field(8, ge=1, le=256, description="frames that are worked on at once")
 
     @property
