@@ -94,7 +94,7 @@ def test_a_picture_and_a_clip_make_a_clip(run: Run, source: Path, driving: Path,
     assert frames_of(files["comparison.mp4"]) == (4, 12, (64, 192))
     info = json.loads(files["info.json"].read_text())
     assert (info["frames"], info["faces"], info["fps"]) == (4, 1, 12)
-    assert set(info["seconds"]) == {"source", "driving", "keypoints", "painting"}
+    assert set(info["seconds"]) == {"networks", "source", "driving", "keypoints", "painting"}
     assert any("4 frames" in line for line in said)
 
 

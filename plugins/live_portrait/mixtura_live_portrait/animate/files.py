@@ -54,7 +54,10 @@ def infer_files(system: LivePortrait, inputs: Sequence[Path], out: Path, setting
     chosen = settings_of(Settings, settings)
     networks = fingerprint(system.get_submodule("motion"))
     planned = plan(inputs, chosen, system.sizes.keypoints, networks)
-    return Result(planned, engine_of(system, chosen), networks, out, say).make()
+    began = time.perf_counter()
+    result = Result(planned, engine_of(system, chosen), networks, out, say)
+    result.seconds["networks"] = time.perf_counter() - began
+    return result.make()
 
 
 def engine_of(system: nn.Module, chosen: Settings) -> Engine:
