@@ -14,6 +14,10 @@ plugin = Plugin(
         "portrait_clips": "mixtura_live_portrait.data.portraits:PortraitClips",
         "portrait_images": "mixtura_live_portrait.data.pictures:PortraitImages",
     },
+    evaluators={
+        "reenactment": "mixtura_live_portrait.evaluators.reenactment:Reenactment",
+        "retargeting": "mixtura_live_portrait.evaluators.retargeting:Retargeting",
+    },
     generators={
         "procedural_faces": "mixtura_live_portrait.data.draw_clips:ProceduralFaces",
         "portrait_clips": "mixtura_live_portrait.data.prepare:PreparedClips",

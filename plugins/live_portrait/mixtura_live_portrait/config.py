@@ -89,6 +89,9 @@ CRITICS: dict[str, dict[str, int]] = {
 }
 
 
+CROPS = {"tiny": {"crop": 32, "patch": 24}, "full": {"crop": 224, "patch": 64}}
+
+
 class LivePortraitConfig(SystemConfig):
     """The `system:` section of LivePortrait."""
 
@@ -120,13 +123,14 @@ class LivePortraitConfig(SystemConfig):
     prior: PriorConfig = PriorConfig()
     wing: WingConfig = WingConfig()
     regions: tuple[Region, ...] = Field(REGIONS, min_length=1, description="what is judged besides pixels (perceptual)")
-    crop: int | None = Field(None, ge=16, description="side of the cut-out face and lips that are judged; tiny 32, full 128")
+    crop: int | None = Field(None, ge=16, description="side of the cut-out face and lips that are judged; tiny 32, full 224")
     perceptual: PerceptualConfig = PerceptualConfig()
     identity: IdentityConfig = IdentityConfig()
     critics: CriticConfig = CriticConfig()
     reader: tuple[int, ...] = Field(
-        (16, 32, 64), min_length=1, description="channels of the network that reads how far eyes and lips are open (stage two)"
+        (16, 32, 48), min_length=1, description="channels of the network that reads how far eyes and lips are open (stage two)"
     )
+    patch: int | None = Field(None, ge=8, description="side of the eyes and lips that it sees; tiny 24, full 64")
     widest_ratio: float = Field(0.8, gt=0, description="stage two asks for openings from 0 to this (paper)")
     calibration: int = Field(32, ge=2, description="samples of all sources that batch norms are measured on in a new run")
 
@@ -144,7 +148,7 @@ class LivePortraitConfig(SystemConfig):
 
     def _defaults(self) -> dict[str, Any]:
         sizes = SIZES[self.size]
-        return {name: getattr(sizes, name) for name in NAMES} | {"crop": {"tiny": 32, "full": 128}[self.size]}
+        return {name: getattr(sizes, name) for name in NAMES} | CROPS[self.size]
 
     @model_validator(mode="after")
     def _fits(self) -> LivePortraitConfig:

@@ -26,7 +26,7 @@ from mixtura_live_portrait import calibration, published, reenact
 from mixtura_live_portrait.config import LivePortraitConfig
 from mixtura_live_portrait.losses.first import FirstStage, Totals
 from mixtura_live_portrait.losses.identity import ArcFace, load_arcface
-from mixtura_live_portrait.losses.regions import cut
+from mixtura_live_portrait.losses.regions import patches
 from mixtura_live_portrait.losses.second import SecondStage
 from mixtura_live_portrait.losses.terms import BASE, CRITIC, PAINTER, SMALL, terms_of, valid
 from mixtura_live_portrait.nets import NETWORKS, build
@@ -64,7 +64,7 @@ class LivePortrait(System):
         self.sizes = config.sizes()
         for name, network in build(self.sizes).items():
             self.add_module(name, network)
-        self.reader = Reader(int(config.crop or 0), config.reader)
+        self.reader = Reader(int(config.patch or 0), config.reader)
         shape = config.critics.model_dump(exclude={"regions"})
         self.critics = nn.ModuleDict({region: Critic(**shape) for region in config.critics.regions})
         self.terms = terms_of(config, (*BASE, "critics", "reader"))
@@ -193,9 +193,9 @@ class LivePortrait(System):
         """The picture of a volume whose keypoints go from x_source to x_driving (b, k, 3)."""
         return self.generator(self.warping(volume, x_driving, x_source).out).float()
 
-    def read(self, pictures: Tensor, faces: Tensor) -> Tensor:
-        """Opening of left eye, right eye, lips (b, 3) in pictures whose faces' boxes (b, 4) are known."""
-        return self.reader(cut(pictures, faces, int(self.config.crop or 0))).float()
+    def read(self, pictures: Tensor, ends: Tensor) -> Tensor:
+        """Opening of left eye, right eye, lips (b, 3) in pictures where their corners (b, 3, 2, 2) are known."""
+        return self.reader(patches(pictures, ends, self.reader.side)).float()
 
     # -- use -----------------------------------------------------------------------------------------------------
     @torch.no_grad()

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,12 +14,13 @@ from torch import Tensor
 from mixtura.errors import CheckpointError, ConfigError
 from mixtura.rng import KeyedRng, SampleNoise
 from mixtura_live_portrait.config import EquivarianceConfig, PriorConfig, WingConfig
+from mixtura_live_portrait.faces import layouts
 from mixtura_live_portrait.losses import adversarial, geometry, regions
 from mixtura_live_portrait.losses.geometry import Warp
 from mixtura_live_portrait.losses.identity import ArcFace, load_arcface
 from mixtura_live_portrait.losses.terms import BASE, SMALL, terms_of, valid
 from mixtura_live_portrait.nets.discriminator import Judgement
-from tests.plugins.live_portrait.training_tools import config_of, samples_of, system_of
+from tests.plugins.live_portrait.training_tools import config_of, faces, samples_of, system_of
 
 NAN = math.nan
 
@@ -61,6 +63,25 @@ def test_a_difference_looks_at_its_mask_alone_and_an_empty_one_gives_nothing() -
     mask[0, :, 2:] = 1
     assert regions.difference(one, other, mask).tolist() == [1, 0]
     assert regions.difference(one, other).tolist() == [2, 2]
+
+
+def test_patches_lie_along_their_corners_twice_as_long() -> None:
+    picture = torch.rand(1, 3, 8, 8)
+    flat = torch.tensor([[[[-0.25, 0.0], [0.25, 0.0]], [[0.0, -0.25], [0.0, 0.25]], [[NAN, 0.0], [0.5, 0.5]]]])
+    found = regions.patches(picture, flat, 4)
+    torch.testing.assert_close(found[:, 0], picture[:, :, 2:6, 2:6])
+    torch.testing.assert_close(found[:, 1], picture[:, :, 2:6, 2:6].rot90(1, (2, 3)))
+    torch.testing.assert_close(found[:, 2], torch.nn.functional.avg_pool2d(picture, 2))
+
+
+def test_corners_come_from_the_guide_and_the_box_of_the_lips() -> None:
+    landmarks = faces(size=128).stretch(0, [0]).landmarks
+    points = layouts.normalised(landmarks, 128, 128)
+    ends = regions.corners(torch.from_numpy(layouts.guide(points)), torch.from_numpy(layouts.boxes(points)))
+    np.testing.assert_allclose(ends[0, 0], points[0, [0, 12]])
+    np.testing.assert_allclose(ends[0, 1], points[0, [24, 36]])
+    np.testing.assert_allclose(ends[0, 2, :, 0], points[0, [48, 66], 0], atol=1e-6)
+    np.testing.assert_allclose(ends[0, 2, :, 1], points[0, [48, 66], 1], atol=0.05)
 
 
 # -- warps -----------------------------------------------------------------------------------------------------------
@@ -227,12 +248,12 @@ def test_parts_that_cannot_train_together_are_told(trained: tuple[str, ...], sai
 def test_what_is_unknown_is_not_counted() -> None:
     system = system_of()
     batch: dict[str, Any] = system.collate(samples_of(2, blank=(1,)))
-    batch["guide"][0, 1, 3] = NAN
+    batch["guide"][0, 1, 0] = NAN
     batch["guide"][0, :, 9] = NAN
     batch["boxes"][0, 0, 1] = NAN
     counts = valid(system.config, batch)
     expected: dict[str, list[float]] = {
-        "image": [1, 1], "image_face": [1, 0], "guide": [17, 0], "pose": [2, 0], "ratios": [6, 0], "gan_lips": [1, 0],
+        "image": [1, 1], "image_face": [1, 0], "guide": [17, 0], "pose": [2, 0], "ratios": [5, 0], "gan_lips": [1, 0],
         "critic": [1, 1], "stitching": [1, 0], "eyes": [0, 0], "lips_ratio": [1, 0],
     }  # fmt: skip
     assert {name: counts[name].tolist() for name in expected} == expected

@@ -19,7 +19,7 @@ SMALL: dict[str, Any] = {
     "image": 16, "keypoints": 11, "base": 4, "downs": 1, "channels": 4, "depth": 2, "resblocks": 1, "motion_depths": [1, 1],
     "motion_dims": [8, 16], "bins": 16, "compress": 2, "dense_base": 4, "dense_max": 8, "dense_blocks": 2, "generator": 8,
     "middle": 1, "painted": 4, "shared": 4, "shuffle": 1, "stitching": [8], "eyes": [8], "lips": [8], "crop": 16,
-    "reader": [4, 8], "critics": {"width": 4, "widest": 8, "blocks": 2}, "calibration": 4,
+    "patch": 8, "reader": [4, 8], "critics": {"width": 4, "widest": 8, "blocks": 2}, "calibration": 4,
 }  # fmt: skip
 """Settings of the smallest system that has every part."""
 ALL_OF_ONE = ("appearance", "motion", "warping", "generator", "critics", "reader")

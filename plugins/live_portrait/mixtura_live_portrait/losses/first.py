@@ -17,14 +17,16 @@ from mixtura_live_portrait.config import Region
 from mixtura_live_portrait.keypoints import Motion
 from mixtura_live_portrait.losses import adversarial, geometry
 from mixtura_live_portrait.losses.geometry import Warp
-from mixtura_live_portrait.losses.regions import FACE, cut, difference
-from mixtura_live_portrait.losses.terms import PARTS, name_in
+from mixtura_live_portrait.losses.regions import FACE, corners, cut, difference
+from mixtura_live_portrait.losses.terms import PARTS, name_in, readable
 
 if TYPE_CHECKING:
     from mixtura_live_portrait.system import LivePortrait
 
 Totals = dict[str, Tensor]
 """Term -> sum of each sample (b,)."""
+SLIP = 0.15
+"""How far out of place, in lengths of an eye or of the lips, the reader's patches are at most."""
 
 
 class Reenacted(NamedTuple):
@@ -135,11 +137,15 @@ class FirstStage:
         return 1 - F.cosine_similarity(painted, real)
 
     def reading(self) -> Tensor:
-        """The reader's mean absolute error of known ratios on source and driving frame, summed over them (b,)."""
-        boxes, true = self.batch["boxes"][:, :, FACE], self.batch["ratios"]
-        off = [
-            (self.system.read(pictures, boxes[:, frame]) - true[:, frame]).abs()
-            for frame, pictures in enumerate((self.source, self.seen))
-        ]
-        is_known = boxes.isfinite().all(-1)[..., None] & true.isfinite()
-        return torch.where(is_known, torch.stack(off, 1), 0.0).sum((1, 2))
+        """The reader's absolute error of known ratios on source and driving frame, summed over them (b,).
+
+        Patches are a little out of place, as those of painted frames will be.
+        """
+        true = self.batch["ratios"]
+        off = []
+        for frame, (name, pictures) in enumerate((("source", self.source), ("driving", self.seen))):
+            ends = corners(self.batch["guide"][:, frame], self.batch["boxes"][:, frame])
+            length = (ends[:, :, 1] - ends[:, :, 0]).norm(dim=-1)[..., None, None]
+            slip = SLIP * length * (2 * self.ctx.noise.uniform(f"slip {name}", 3, 1, 2) - 1)
+            off.append((self.system.read(pictures, ends + slip) - true[:, frame]).abs())
+        return torch.where(readable(self.batch), torch.stack(off, 1), 0.0).sum((1, 2))

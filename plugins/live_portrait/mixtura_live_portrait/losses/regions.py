@@ -10,8 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mixtura_live_portrait.faces.layouts import MARGIN
+
 FACE, EYES, LIPS = 0, 1, 2
 """Places of the boxes in a sample."""
+STEEPEST = 1.0
+ZOOM = 2.0
+"""Side of a patch over the distance of the two corners that it lies around."""
 
 
 def known(boxes: Tensor) -> Tensor:
@@ -33,6 +38,40 @@ def cut(pictures: Tensor, boxes: Tensor, side: int) -> Tensor:
     y = centre[:, 1, None] + half[:, None] * line
     grid = torch.stack([x[:, None].expand(-1, side, -1), y[:, :, None].expand(-1, -1, side)], -1)
     return F.grid_sample(pictures, grid.to(pictures.dtype), "bilinear", "border", align_corners=False)
+
+
+def corners(guide: Tensor, boxes: Tensor) -> Tensor:
+    """Left and right corner of left eye, right eye, lips (b, 3, 2, 2) from guides (b, 10, 2) and boxes (b, 3, 4); NaN if unknown.
+
+    Of the lips there is the box alone, which reaches beyond them (`faces.layouts.boxes`): as far as they reach, through its middle,
+    with the slope of the eyes.
+    """
+    eyes = guide[:, 4:6].mean(1) - guide[:, 0:2].mean(1)
+    slope = (eyes[:, 1:] / eyes[:, :1]).nan_to_num(0, 0, 0).clamp(-STEEPEST, STEEPEST)
+    low, high = boxes[:, LIPS, :2], boxes[:, LIPS, 2:]
+    half = (high - low)[:, :1] / (2 + 4 * MARGIN)
+    centre = (low + high) / 2
+    across = half * torch.cat([torch.ones_like(slope), slope], 1)
+    lips = torch.stack([centre - across, centre + across], 1)
+    return torch.stack([guide[:, 0:2], guide[:, 4:6], lips], 1)
+
+
+def patches(pictures: Tensor, ends: Tensor, side: int) -> Tensor:
+    """Squares (b, n, c, side, side) around pairs of points (b, n, 2, 2), turned along them and ZOOM times as long.
+
+    Pictures (b, c, h, w); around unknown points there is the whole picture.
+    """
+    count = ends.shape[1]
+    unknown = ~ends.isfinite().flatten(2).all(-1)[..., None]
+    centre = torch.where(unknown, 0.0, ends.mean(2))
+    right = torch.where(unknown, ends.new_tensor([1.0, 0.0]), (ends[:, :, 1] - ends[:, :, 0]) * (ZOOM / 2))
+    down = torch.stack([-right[..., 1], right[..., 0]], -1)
+    line = (torch.arange(side, device=ends.device, dtype=torch.float32) + 0.5) * (2 / side) - 1
+    x, y = line[None, :, None], line[:, None, None]
+    grid = centre[:, :, None, None] + x * right[:, :, None, None] + y * down[:, :, None, None]
+    # one picture has several patches: they are sampled as one tall patch
+    tall = F.grid_sample(pictures, grid.flatten(1, 2).to(pictures.dtype), "bilinear", "border", align_corners=False)
+    return tall.unflatten(2, (count, side)).transpose(1, 2)
 
 
 def grown(boxes: Tensor, by: float) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 from mixtura.system import Batch, StepContext
 from mixtura_live_portrait.animate.retarget import retargeted, stitched
 from mixtura_live_portrait.keypoints import Motion
-from mixtura_live_portrait.losses.regions import EYES, FACE, LIPS, below, difference, grown, inside
+from mixtura_live_portrait.losses.regions import EYES, FACE, LIPS, below, corners, difference, grown, inside
 
 if TYPE_CHECKING:
     from mixtura_live_portrait.system import LivePortrait
@@ -72,7 +72,7 @@ class SecondStage:
         wanted = self.ctx.noise.uniform(part, 1) * system.config.widest_ratio
         offsets = retargeted(system.get_submodule(part), self.x, own, wanted)
         picture = system.paint(self.volume, self.x, self.x + offsets)
-        read = system.read(picture, self.boxes[:, FACE])[:, places]
+        read = system.read(picture, corners(self.batch["guide"][:, 0], self.boxes))[:, places]
         return {
             part: difference(picture, self.itself, 1 - inside(free, self.side)),
             f"{part}_ratio": (read - wanted).abs().mean(1),

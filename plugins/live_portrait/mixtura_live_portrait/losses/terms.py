@@ -59,9 +59,16 @@ def _painting(config: LivePortraitConfig) -> list[str]:
     return names + (["identity"] if config.identity.type != "none" else [])
 
 
+def readable(batch: dict[str, Any]) -> Tensor:
+    """Which openings are known, with the places that the reader looks at: (b, 2, 3) bool."""
+    guide, lips = batch["guide"].isfinite().all(-1), known(batch["boxes"])[:, :, LIPS]
+    places = torch.stack([guide[:, :, 0:2].all(-1), guide[:, :, 4:6].all(-1), lips], -1)
+    return batch["ratios"].isfinite() & places
+
+
 def valid(config: LivePortraitConfig, batch: dict[str, Any]) -> dict[str, Tensor]:
     """Items (b,) float that each term, of whatever stage, finds in each sample of a batch."""
-    boxes, ratios = known(batch["boxes"]), batch["ratios"].isfinite()
+    boxes = known(batch["boxes"])
     ones = torch.ones(len(batch["source"]), device=batch["boxes"].device)
     found: dict[str, Tensor] = dict.fromkeys(("equivariance", "prior", "deformation", "image"), ones)
     found["pose"] = batch["pose"].isfinite().all(-1).sum(1)
@@ -70,10 +77,10 @@ def valid(config: LivePortraitConfig, batch: dict[str, Any]) -> dict[str, Tensor
     for term in ("perceptual", "gan", "features", "critic"):
         found[term] = ones
         found |= {f"{term}_{region}": boxes[:, 1, place] for region, place in PARTS.items()}
-    found["ratios"] = (ratios & boxes[:, :, FACE, None]).sum((1, 2))
+    found["ratios"] = readable(batch).sum((1, 2))
     found["stitching"] = found["stitching_size"] = batch["has_other"] & boxes[:, 0, FACE]
-    eyes = ratios[:, 0, :2].all(-1) & boxes[:, 0, FACE] & boxes[:, 0, EYES]
-    lips = ratios[:, 0, 2] & boxes[:, 0, FACE] & boxes[:, 0, LIPS]
+    seen = readable(batch)[:, 0]
+    eyes, lips = seen[:, :2].all(-1) & boxes[:, 0, EYES], seen[:, 2]
     for part, is_known in (("eyes", eyes), ("lips", lips)):
         found |= dict.fromkeys((part, f"{part}_ratio", f"{part}_size"), is_known)
     return {name: counts.float() for name, counts in found.items()}

@@ -1,7 +1,8 @@
-"""The reader: how far eyes and lips are open in a cut-out face. Stage two learns from it; inference never needs it.
+"""The reader: how far eyes and lips are open in a picture. Stage two learns from it; inference never needs it.
 
 The official code measures openings on landmarks of a detector, through which no gradient flows back to the picture. This network
-learns the same measure in stage one, on frames whose landmarks are known, and stays as it is in stage two.
+learns the same measure in stage one, on frames whose landmarks are known, and stays as it is in stage two. It sees patches around
+the corners of an eye or of the lips, so that all that is left to see is how far they are open.
 """
 
 from __future__ import annotations
@@ -14,22 +15,31 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class Reader(nn.Module):
-    """Faces (b, 3, side, side) in 0..1 -> opening ratios of left eye, right eye, lips (b, 3).
-
-    Convolutions of 3 x 3 with GELU, halving between; then one linear layer over all places, for eyes and lips have theirs.
-    """
+class Opening(nn.Module):
+    """Patches (b, 3, side, side) in 0..1 -> opening ratio (b,). Convolutions with ReLU, halved after each; then two layers."""
 
     def __init__(self, side: int, widths: Sequence[int]) -> None:
         super().__init__()
         self.convs = nn.ModuleList([nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise((3, *widths))])
-        places = (side >> len(widths)) ** 2
-        self.hidden = nn.Linear(widths[-1] * places, widths[-1])
-        self.out = nn.Linear(widths[-1], 3)
-        nn.init.constant_(self.out.bias, 0.3)  # an eye that is open, lips ajar
+        self.hidden = nn.Linear(widths[-1] * (side >> len(widths)) ** 2, widths[-1])
+        self.out = nn.Linear(widths[-1], 1)
 
-    def forward(self, face: Tensor) -> Tensor:
-        x = 2 * face - 1
+    def forward(self, patches: Tensor) -> Tensor:
+        x = 2 * patches - 1
         for conv in self.convs:
-            x = F.avg_pool2d(F.gelu(conv(x)), 2)
-        return self.out(F.gelu(self.hidden(torch.flatten(x, 1))))
+            x = F.max_pool2d(F.relu(conv(x)), 2)
+        return self.out(F.relu(self.hidden(x.flatten(1))))[:, 0]
+
+
+class Reader(nn.Module):
+    """Patches of left eye, right eye, lips (b, 3, 3, side, side) -> their opening ratios (b, 3); eyes share their weights."""
+
+    def __init__(self, side: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.side = side
+        self.eye = Opening(side, widths)
+        self.mouth = Opening(side, widths)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        eyes = self.eye(patches[:, :2].flatten(0, 1)).unflatten(0, (-1, 2))
+        return torch.cat([eyes, self.mouth(patches[:, 2])[:, None]], 1)

@@ -1,0 +1,1 @@
+"""Measurements: `reenactment` and `retargeting`, and the `meter` that reads faces for both."""

@@ -1,0 +1,143 @@
+"""The evaluator `retargeting`: eyes and lips are told how far to open; how far do they open in the picture?
+
+Source frames of drawn people that training never saw; eyes and lips are set to some openings each, everything else stays. The
+opening in the painted picture is read by `meter`. It also reads the same person drawn about as far open, whose landmarks tell the
+true opening: that shows what of the error is the meter's own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from mixtura.data.sources import open_sources, sections_of
+from mixtura.errors import ConfigError
+from mixtura.evaluate import EvalContext, EvalResult, EvaluatorConfig
+from mixtura_live_portrait.data.drawn.clip import DrawnClip
+from mixtura_live_portrait.data.drawn.render import Drawn
+from mixtura_live_portrait.data.procedural import Faces
+from mixtura_live_portrait.data.sample import Frame
+from mixtura_live_portrait.evaluators.meter import Meter, Places, meter_for
+from mixtura_live_portrait.evaluators.reenactment import WORTH, sheet
+from mixtura_live_portrait.faces.crop import as_tensor
+
+if TYPE_CHECKING:
+    from mixtura_live_portrait.system import LivePortrait
+
+Values = NDArray[np.floating]
+
+ROWS = 6
+PLACES = {"eyes": [0, 1], "lips": [2]}
+"""Where the openings of each part stand among ratios."""
+
+
+class Opened(NamedTuple):
+    """Openings (n,) read in painted pictures, the meter's own errors (n,) on drawn ones; source and painted pictures in a row."""
+
+    painted: Values
+    own_error: Values
+    row: Tensor
+
+
+class RetargetingConfig(EvaluatorConfig):
+    """An entry of `evaluate:`."""
+
+    type: Literal["retargeting"] = "retargeting"
+    source: dict[str, Any] = Field(description="drawn people that training never sees, a section of type `faces`")
+    items: int = Field(24, ge=1, description="source frames, each of another item")
+    eyes: tuple[float, ...] = Field((0.0, 0.15, 0.3, 0.45), description="openings that eyes are set to")
+    lips: tuple[float, ...] = Field((0.0, 0.2, 0.4, 0.6), description="openings that lips are set to")
+
+    @model_validator(mode="after")
+    def _readable(self) -> RetargetingConfig:
+        if self.source.get("type", "faces") != "faces":
+            raise ValueError("source: openings are known exactly of drawn faces alone; give a section of type `faces`")
+        sections_of({"source": self.source}, "faces")
+        return self
+
+
+class Retargeting:
+    """Scalars `eyes/error`, `eyes/own_error`, `eyes/slope`, the same of lips (see `scalars_of`); a table by opening, pictures."""
+
+    Config: ClassVar[type[RetargetingConfig]] = RetargetingConfig
+
+    def __init__(self, config: RetargetingConfig, *, root: Path) -> None:
+        self.config, self.root = config, Path(root)
+
+    def run(self, system: LivePortrait, context: EvalContext) -> EvalResult:
+        """Open and shut eyes and lips of all source frames."""
+        result = EvalResult()
+        faces = open_sources(sections_of({"source": self.config.source}, "faces"), self.root)["source"]
+        if not isinstance(faces, Faces):
+            raise ConfigError("evaluate: retargeting: source must be of type `faces`")
+        meter = meter_for(system.sizes.output, context.cache)
+        count = min(self.config.items, len(faces))
+        chosen = np.linspace(0, len(faces) - 1, count).round().astype(int).tolist()
+        table = result.tables["Retargeting: openings told and found (means over source frames)"] = []
+        for part in PLACES:
+            found = [self._opened(system, faces, index, part, meter) for index in chosen]
+            strips = [opened.row for opened in found[:ROWS]]
+            result.media[f"{part}: source, then painted at each opening"] = sheet(strips, context.out / f"{part}.png")
+            told = np.array(getattr(self.config, part))
+            painted, own = np.stack([opened.painted for opened in found]), np.stack([opened.own_error for opened in found])
+            for number, opening in enumerate(told.tolist()):
+                table.append(row_of(part, opening, painted[:, number], own[:, number]))
+            result.scalars |= scalars_of(part, told, painted, own)
+        result.tables[WORTH] = [{key: round(value, 3) for key, value in meter.worth.items()}]
+        return result
+
+    def _opened(self, system: LivePortrait, faces: Faces, index: int, part: str, meter: Meter) -> Opened:
+        """One source frame at every opening."""
+        clip, told, places = faces.clip(index), getattr(self.config, part), PLACES[part]
+        size, device = faces.config.size, next(system.parameters()).device
+        start = _frame(clip.doing(clip.state(0), size))
+        source, ratios = as_tensor(start.image[None]), torch.from_numpy(start.ratios[None])
+        wanted = {part: torch.tensor(told)[:, None].to(device)}
+        painted = system.infer(source=source.to(device), ratios=ratios.to(device), **wanted)["frames"].cpu()
+        drawn = [_frame(_doing(clip, part, opening, size)) for opening in told]
+        true = np.stack([frame.ratios for frame in drawn])
+        own = meter.read(as_tensor(np.stack([frame.image for frame in drawn])), Places.of(drawn)).ratios.numpy() - true
+        found = meter.read(painted, Places.of([start] * len(told))).ratios.numpy()
+        return Opened(
+            found[:, places].mean(1), abs(own[:, places]).mean(1), torch.cat([source[0], *painted], -1)
+        )  # fmt: skip
+
+
+def _doing(clip: DrawnClip, part: str, opening: float, size: int) -> Drawn:
+    """The person of a clip in its first pose, with eyes or lips as far open as told."""
+    state = clip.state(0)
+    names = ("eye_left", "eye_right") if part == "eyes" else ("lips",)
+    return clip.doing(state._replace(expression=state.expression._replace(**dict.fromkeys(names, opening))), size)
+
+
+def _frame(drawn: Drawn) -> Frame:
+    return Frame.of(drawn.image, drawn.landmarks)
+
+
+def row_of(part: str, told: float, painted: Values, own: Values) -> dict[str, Any]:
+    """A row of the table."""
+    return {
+        "part": part,
+        "told": f"{told:g}",
+        "painted": round(float(painted.mean()), 3),
+        "error": round(float(abs(painted - told).mean()), 3),
+        "within 0.05": f"{float((abs(painted - told) <= 0.05).mean()):.0%}",
+        "the meter's own error": round(float(own.mean()), 3),
+    }
+
+
+def scalars_of(part: str, told: Values, painted: Values, own: Values) -> dict[str, float]:
+    """Mean error, the meter's own, and how much the mean opening found grows with the one told (1 is right)."""
+    around = told - told.mean()
+    spread = float(around @ around)
+    return {
+        f"{part}/error": float(abs(painted - told).mean()),
+        f"{part}/own_error": float(own.mean()),
+        f"{part}/slope": float(painted.mean(0) @ around) / spread if spread else 0.0,
+    }
