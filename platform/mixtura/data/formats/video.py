@@ -46,7 +46,7 @@ class VideoWriter:
     the encoder has put out so far. Without B-frames, so times in the file are exact multiples of 1 / fps.
     """
 
-    def __init__(self, path: Path, fps: int, shape: tuple[int, int], crf: int = CRF, gop: int = GOP) -> None:
+    def __init__(self, path: Path, fps: int | Fraction, shape: tuple[int, int], crf: int = CRF, gop: int = GOP) -> None:
         check_even(shape, str(path))
         height, width = shape
         self.path, self.fps, self.shape = path, fps, shape

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -106,13 +107,18 @@ def _pictures(inputs: Sequence[Path], chosen: Settings, kind: str, say: Say) -> 
         if pipeline is not None and path.suffix.lower() == PROMPT:
             prompt = text.read_prompt(path)
             full = f"{prompt}, {text.ASIDE}" if kind == "object" else prompt
-            found.append((path.stem, lambda seed, full=full: text.picture_of(full, pipeline, seed, chosen.negative_prompt)))
+            found.append((path.stem, partial(text.picture_of, full, pipeline, negative_prompt=chosen.negative_prompt)))
         else:
             rgba = load_picture(path)
             if kind == "object":
                 rgba = foreground(rgba, chosen.remover, say, str(path))
-            found.append((path.stem, lambda seed, rgba=rgba: rgba))
+            found.append((path.stem, partial(_same, rgba)))
     return found
+
+
+def _same(rgba: Rgba, seed: int) -> Rgba:
+    """A picture that was given is the same for every seed."""
+    return rgba
 
 
 class Result:

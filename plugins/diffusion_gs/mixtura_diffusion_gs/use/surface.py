@@ -113,9 +113,7 @@ def _extracted(views: Views, low: Tensor, high: Tensor, resolution: int, is_clos
         # Next to voxels that no view tells anything of, a surface would be made up.
         is_known = binary_erosion(is_known, np.ones((3, 3, 3), bool))
     try:
-        vertices, faces, _, _ = marching_cubes(  # type: ignore[no-untyped-call]
-            values, 0.0, gradient_direction="descent", mask=is_known
-        )
+        vertices, faces, _, _ = marching_cubes(values, 0.0, gradient_direction="descent", mask=is_known)
     except (ValueError, RuntimeError) as error:  # what it says of a volume without a zero
         raise _nothing(float(views.alpha.max())) from error
     vertices, faces = _large_parts(vertices, faces.astype(np.int64))

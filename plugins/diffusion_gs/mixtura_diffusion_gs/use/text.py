@@ -68,4 +68,4 @@ def picture_of(prompt: str, pipeline: Pipeline, seed: int, negative_prompt: str 
 
 
 def _parameters(pipeline: Pipeline) -> set[str]:
-    return set(inspect.signature(pipeline.__call__ if not inspect.isfunction(pipeline) else pipeline).parameters)
+    return set(inspect.signature(pipeline).parameters)

@@ -30,7 +30,7 @@ def writing(path: Path, fps: float, shape: tuple[int, int]) -> Iterator[VideoWri
     """A writer of frames (height, width, 3); the file gets its name when all are written, and stays away when they aren't."""
     part, rate = path.with_name(f"{path.stem}.part{path.suffix}"), exact(fps)
     try:
-        with VideoWriter(part, rate, shape, gop=max(1, round(fps))) as writer:  # type: ignore[arg-type]  # any exact number will do
+        with VideoWriter(part, rate, shape, gop=max(1, round(fps))) as writer:
             yield writer
         part.replace(path)
     finally:
