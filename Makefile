@@ -46,7 +46,7 @@ lint: $(VENV)/ready-dev
 	$(RUN)/ruff check . && $(RUN)/ruff format --check .
 
 types: $(VENV)/ready-dev
-	$(RUN)/mypy platform/mixtura kernels/mixtura_splat plugins/diffusion_gs/mixtura_diffusion_gs
+	$(RUN)/mypy platform/mixtura kernels/mixtura_splat plugins/diffusion_gs/mixtura_diffusion_gs plugins/live_portrait/mixtura_live_portrait
 
 # The simulator draws through EGL (software is enough); the kernels want a C++ compiler. Installed only when missing, by root.
 system:
