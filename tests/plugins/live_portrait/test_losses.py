@@ -234,11 +234,14 @@ def test_a_stage_has_the_terms_of_what_it_trains() -> None:
     assert {term for term, player in players.items() if player == "discriminator"} == {"critic_lips"}
     assert set(terms_of(config, ("lips", "stitching"))) == {"stitching", "stitching_size", "lips", "lips_ratio", "lips_size"}
     assert set(terms_of(config, ("reader",))) == {"ratios"}
+    looking = {"equivariance", "prior", "pose", "deformation", "guide", "ratios"}
+    assert set(terms_of(config, ("motion", "reader"))) == looking
+    assert set(terms_of(config, ("warping",))) > looking - {"ratios"} | {"image"}
 
 
 @pytest.mark.parametrize(
     ("trained", "said"),
-    [((*BASE, *SMALL), "learn while the others rest: name the parts with `train:`"), (("critics",), "train both")],
+    [((*BASE, *SMALL), "learn while the others rest: name the parts with `train:`"), (("critics", "motion"), "train both")],
 )
 def test_parts_that_cannot_train_together_are_told(trained: tuple[str, ...], said: str) -> None:
     with pytest.raises(ConfigError, match=said):

@@ -40,7 +40,7 @@ SIDE, ROOM, PATCH = 48, 0.15, 24
 STEM, WIDTHS, OPENING_WIDTHS = 5, (20, 40, 64, 80), (16, 32, 48)
 EMBEDDING = 32
 STEPS, BATCH, RATE = 240, 64, 2e-3
-OPENING_STEPS, SLIP = 320, 0.15
+OPENING_STEPS, SLIP = 400, 0.15
 """Steps of the reader of openings, and how far its patches are out of place at most, in their lengths."""
 DEGREES, SHARPNESS = 20.0, 12.0
 """Angle that counts as much as a whole unit of expression; factor on cosines before people are told apart by them."""

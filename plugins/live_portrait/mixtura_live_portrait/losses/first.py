@@ -29,14 +29,13 @@ SLIP = 0.15
 """How far out of place, in lengths of an eye or of the lips, the reader's patches are at most."""
 
 
-class Reenacted(NamedTuple):
-    """Motions of source, driving and warped driving, the canonical keypoints of all being the source's, and the picture."""
+class Looked(NamedTuple):
+    """Motions of source, driving and warped driving, the canonical keypoints of all being the source's."""
 
     source: Motion
     driving: Motion
     warped: Motion
     warp: Warp
-    picture: Tensor
 
 
 class FirstStage:
@@ -54,26 +53,32 @@ class FirstStage:
         found: Totals = {}
         if "ratios" in self.terms:
             found["ratios"] = self.reading()
-        if "image" in self.terms:
-            made = self.reenacted()
-            self.ctx.kept["painted"] = made.picture.detach()
-            found |= self.keypoints(made) | self.painting(made.picture)
+        if "guide" in self.terms:
+            looked = self.looked()
+            found |= self.keypoints(looked)
+            if "image" in self.terms:
+                picture = self.painted(looked)
+                self.ctx.kept["painted"] = picture.detach()
+                found |= self.painting(picture)
         if any(term.startswith("critic") for term in self.terms):
             found |= self.judging()
         return found
 
-    def reenacted(self) -> Reenacted:
-        """The driving frame, painted from the source."""
+    def looked(self) -> Looked:
+        """What M reads off source, driving and warped driving frame."""
         system = self.system
         warp = Warp.drawn(self.ctx.noise, self.config.equivariance)
-        looked = torch.cat([self.source, self.seen, warp.picture(self.seen)])
-        motions = Motion.of(system.motion(system.shrunk(looked)))
+        pictures = torch.cat([self.source, self.seen, warp.picture(self.seen)])
+        motions = Motion.of(system.motion(system.shrunk(pictures)))
         source, driving, warped = (Motion(*parts) for parts in zip(*(part.chunk(3) for part in motions), strict=True))
-        driving, warped = driving._replace(kp=source.kp), warped._replace(kp=source.kp)
-        picture = system.paint(system.volume(self.source), source.keypoints(), driving.keypoints())
-        return Reenacted(source, driving, warped, warp, picture)
+        return Looked(source, driving._replace(kp=source.kp), warped._replace(kp=source.kp), warp)
 
-    def keypoints(self, made: Reenacted) -> Totals:
+    def painted(self, looked: Looked) -> Tensor:
+        """The driving frame, painted from the source."""
+        volume = self.system.volume(self.source)
+        return self.system.paint(volume, looked.source.keypoints(), looked.driving.keypoints())
+
+    def keypoints(self, made: Looked) -> Totals:
         """Terms that look at keypoints and poses."""
         config, batch = self.config, self.batch
         x_s, x_d = made.source.keypoints(), made.driving.keypoints()
@@ -113,7 +118,7 @@ class FirstStage:
         painted = self.ctx.kept.get("painted")
         if painted is None:
             with torch.no_grad():
-                painted = self.reenacted().picture
+                painted = self.painted(self.looked())
         self.views = {("painted", "whole"): painted, ("real", "whole"): self.target}
         found: Totals = {}
         for region in self.config.critics.regions:

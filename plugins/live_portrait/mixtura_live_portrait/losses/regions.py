@@ -43,8 +43,8 @@ def cut(pictures: Tensor, boxes: Tensor, side: int) -> Tensor:
 def corners(guide: Tensor, boxes: Tensor) -> Tensor:
     """Left and right corner of left eye, right eye, lips (b, 3, 2, 2) from guides (b, 10, 2) and boxes (b, 3, 4); NaN if unknown.
 
-    Of the lips there is the box alone, which reaches beyond them (`faces.layouts.boxes`): as far as they reach, through its middle,
-    with the slope of the eyes.
+    Of the lips there is the box alone, which reaches beyond them (`faces.layouts.boxes`): their corners lie left and right of its
+    middle, with the slope of the eyes.
     """
     eyes = guide[:, 4:6].mean(1) - guide[:, 0:2].mean(1)
     slope = (eyes[:, 1:] / eyes[:, :1]).nan_to_num(0, 0, 0).clamp(-STEEPEST, STEEPEST)

@@ -1,7 +1,8 @@
 """Which terms a stage has, and how many valid items each has in a batch: from the configuration and the data alone.
 
-A stage's `train:` decides. Networks of stage one that train have the terms of stage one; those of the two players need the
-critics, too; `ratios` needs the reader. Stitching, eyes and lips each have their terms of stage two.
+A stage's `train:` decides. Networks of stage one that train have the terms of stage one; motion alone has those of keypoints,
+which paint nothing and so are quick. Terms of the two players need the critics, too; `ratios` needs the reader. Stitching, eyes
+and lips each have their terms of stage two.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from mixtura_live_portrait.losses.regions import EYES, FACE, LIPS, known
 
 BASE = ("appearance", "motion", "warping", "generator")
 SMALL = ("stitching", "eyes", "lips")
+KEYPOINTS = ("equivariance", "prior", "pose", "deformation", "guide")
 PAINTER, CRITIC = "generator", "discriminator"
 """The two players."""
 PARTS = {"face": FACE, "lips": LIPS}
@@ -37,8 +39,11 @@ def terms_of(config: LivePortraitConfig, trained: Collection[str]) -> dict[str, 
             f"a stage trains {', '.join((*base, *small))} together; stitching, eyes and lips learn while the others rest: name "
             f"the parts with `train:`, as [{', '.join(BASE)}, critics, reader], and [{', '.join(SMALL)}] in a stage of their own"
         )
-    terms = dict.fromkeys(_painting(config), PAINTER) if base else {}
-    if base and "critics" in trained:
+    paints = set(base) - {"motion"}
+    terms = dict.fromkeys(KEYPOINTS, PAINTER) if base else {}
+    if paints:
+        terms |= dict.fromkeys(_painting(config), PAINTER)
+    if paints and "critics" in trained:
         for region in config.critics.regions:
             terms |= {name_in("gan", region): PAINTER, name_in("features", region): PAINTER, name_in("critic", region): CRITIC}
     if "reader" in trained:
@@ -47,14 +52,14 @@ def terms_of(config: LivePortraitConfig, trained: Collection[str]) -> dict[str, 
         terms |= dict.fromkeys(
             (part, f"{part}_size") if part == "stitching" else (part, f"{part}_ratio", f"{part}_size"), PAINTER
         )
-    if not terms:
-        raise ConfigError(f"a stage trains {', '.join(trained)} alone; critics judge what {', '.join(BASE)} learn: train both")
+    if "critics" in trained and not paints:
+        raise ConfigError(f"a stage trains critics, but nothing that paints; they judge what {', '.join(BASE)} learn: train both")
     return terms
 
 
 def _painting(config: LivePortraitConfig) -> list[str]:
-    """Terms of stage one without the players' own."""
-    names = ["equivariance", "prior", "pose", "deformation", "guide", "image", "image_face"]
+    """Terms of painted pictures without the players' own."""
+    names = ["image", "image_face"]
     names += [name_in("perceptual", region) for region in config.regions]
     return names + (["identity"] if config.identity.type != "none" else [])
 
