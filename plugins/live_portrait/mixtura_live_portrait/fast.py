@@ -98,7 +98,7 @@ class Ready:
     def __init__(self, path: Lean | Direct, networks: dict[str, nn.Module], device: torch.device) -> None:
         self.sizes, self.device = cast(Appearance, networks["appearance"]).sizes, device
         self.small = Small(*(networks[name] for name in Small._fields))
-        self._motion = networks["motion"]
+        self.path, self._motion = path, networks["motion"]
         self._volume: Callable[[Tensor], Tensor] = path.volume
         self._picture: Callable[[Tensor, Tensor, Tensor], Tensor] = path.picture
 
