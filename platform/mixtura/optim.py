@@ -31,10 +31,13 @@ def lr_factor(schedule: ScheduleSection, step: int, steps: int) -> float:
     return 1 - (1 - schedule.final) * share
 
 
-def parameter_groups(named: Sequence[tuple[str, Tensor]], optim: OptimSection) -> list[dict[str, Any]]:
+def parameter_groups(
+    named: Sequence[tuple[str, Tensor]], optim: OptimSection, others: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Groups with their own `lr_scale` and decay: the first `match` (a shell pattern on the full name) wins.
 
-    Vectors and scalars (norms, biases) are never decayed. Raises ConfigError for a group without parameters.
+    Vectors and scalars (norms, biases) are never decayed. Raises ConfigError for a group without parameters, also among `others`:
+    names that train in another stage, or for another player.
     """
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     used: set[int] = set()
@@ -50,16 +53,18 @@ def parameter_groups(named: Sequence[tuple[str, Tensor]], optim: OptimSection) -
         entry = groups.setdefault((scale, decay), {"params": [], "names": [], "lr_scale": scale, "weight_decay": decay})
         entry["params"].append(parameter)
         entry["names"].append(name)
-    idle = [g.match for i, g in enumerate(optim.groups) if i not in used]
+    idle = [g.match for i, g in enumerate(optim.groups) if i not in used and not any(map(g.matches, others))]
     if idle:
-        known = sorted({name.split(".")[0] for name, _ in named})
+        known = sorted({name.split(".")[0] for name in (*others, *(name for name, _ in named))})
         raise ConfigError(f"optim.groups: no trained parameter matches {idle[0]!r}; names begin with {', '.join(known)}")
     return list(groups.values())
 
 
-def build_optimizer(named: Sequence[tuple[str, Tensor]], optim: OptimSection) -> torch.optim.Optimizer:
-    """AdamW over the trained parameters; the fused kernel on every device that has one."""
-    groups = parameter_groups(named, optim)
+def build_optimizer(
+    named: Sequence[tuple[str, Tensor]], optim: OptimSection, others: Sequence[str] = ()
+) -> torch.optim.Optimizer:
+    """AdamW over the trained parameters; the fused kernel on every device that has one. `others` as in `parameter_groups`."""
+    groups = parameter_groups(named, optim, others)
     return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=True)
 
 

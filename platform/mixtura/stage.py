@@ -99,11 +99,12 @@ class OpenStage:
         self.optimizers: dict[str, Any] = {}
         self.weights: dict[str, list[Tensor]] = {}
         self.settings = {player: self.config.optim_for(self.section, player) for player in players}
+        every = [f"{part}.{n}" for part, module in self.system.parts().items() for n, _ in module.named_parameters()]
         for player, parts in players.items():
             named = [(n, p) for n, p in trained(self.system) if not parts or n.split(".")[0] in parts]
             if named:
                 self.optimizers[player] = accelerator.prepare_optimizer(
-                    build_optimizer(named, self.settings[player]), device_placement=False
+                    build_optimizer(named, self.settings[player], every), device_placement=False
                 )
                 self.weights[player] = [p for _, p in named]
         if not self.optimizers:

@@ -138,6 +138,18 @@ def test_a_step_starts_once_however_it_is_split(toy: Callable[..., Any], tmp_pat
     assert started == list(range(12))
 
 
+def test_groups_of_parameters_may_belong_to_one_player_or_stage(toy: Callable[..., Any], tmp_path: Path) -> None:
+    stages = [{"name": name, "steps": 2, "mixture": {"curves": 1}} for name in ("both", "judge")]
+    stages[1]["train"] = ["critic"]
+    groups = [{"match": "critic.*", "lr_scale": 0.0}, {"match": "body.*", "weight_decay": 0.1}]
+    assert train(toy(system=ADVERSARIAL, stages=stages, optim={"groups": groups}, checkpoint={"keep": 5}), root=tmp_path) == 0
+    before, after = (load_file(tmp_path / "runs/toy" / step / "model.safetensors") for step in ("step-000002", "step-000004"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    wrong = toy(run={"name": "wrong"}, system=ADVERSARIAL, optim={"groups": [{"match": "hat.*"}]})
+    with pytest.raises(ConfigError, match="no trained parameter matches 'hat"):
+        train(wrong, root=tmp_path)
+
+
 def test_a_stage_may_leave_a_player_without_anything_to_train(toy: Callable[..., Any], tmp_path: Path) -> None:
     stages = [
         {"name": "warm", "steps": 3, "train": ["body", "head"], "mixture": {"curves": 1}},
