@@ -30,6 +30,7 @@ from mixtura_live_portrait.lean.appearance import LeanAppearance
 from mixtura_live_portrait.lean.dense import LeanWarping
 from mixtura_live_portrait.lean.folding import fold_
 from mixtura_live_portrait.lean.spade import LeanGenerator
+from mixtura_live_portrait.lean.workspace import Workspace
 from mixtura_live_portrait.nets import NETWORKS
 from mixtura_live_portrait.nets.appearance import Appearance
 from mixtura_live_portrait.nets.generator import Generator
@@ -37,32 +38,30 @@ from mixtura_live_portrait.nets.warping import Warping
 
 Precision = Literal["float32", "bfloat16"]
 Layout = Literal["channels_last", "contiguous"]
-FRAMES = 2
-"""Frames that the lean way works on at once: more take more memory and hardly less time."""
 
 
 class Lean(nn.Module):
-    """F, W and G by fewer multiplications, on a processor."""
+    """F, W and G by fewer multiplications, on a processor; frame by frame, for several at once take memory and save no time."""
 
     def __init__(self, networks: dict[str, nn.Module], precision: Precision) -> None:
         super().__init__()
         half = precision == "bfloat16"
         appearance = cast(Appearance, networks["appearance"])
-        self.appearance = LeanAppearance(appearance, half)
-        self.warping = LeanWarping(cast(Warping, networks["warping"]), appearance.sizes.side, half)
-        self.generator = LeanGenerator(cast(Generator, networks["generator"]), appearance.sizes.side, half)
+        side, space = appearance.sizes.side, Workspace()
+        self.appearance = LeanAppearance(appearance, half, space)
+        self.warping = LeanWarping(cast(Warping, networks["warping"]), side, half, space)
+        self.generator = LeanGenerator(cast(Generator, networks["generator"]), side, half, space)
 
     def volume(self, image: Tensor) -> Tensor:
         """Appearance of images."""
-        return torch.cat([self.appearance(some) for some in image.split(FRAMES)])
+        return torch.cat([self.appearance(one) for one in image.split(1)])
 
     def picture(self, volume: Tensor, kp_driving: Tensor, kp_source: Tensor) -> Tensor:
         """Frames of volumes and source keypoints (b or 1)."""
         pictures = []
-        for i in range(0, len(kp_driving), FRAMES):
-            some = slice(i, i + FRAMES)
-            volumes, sources = (given if len(given) == 1 else given[some] for given in (volume, kp_source))
-            pictures.append(self.generator(self.warping(volumes, kp_driving[some], sources).out))
+        for i, driving in enumerate(kp_driving.split(1)):
+            one, source = (given if len(given) == 1 else given[i : i + 1] for given in (volume, kp_source))
+            pictures.append(self.generator(self.warping(one, driving, source).out))
         return torch.cat(pictures)
 
 

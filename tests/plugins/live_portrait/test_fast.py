@@ -116,7 +116,7 @@ def test_compiled_networks_give_the_same() -> None:
 
 def test_frames_do_not_depend_on_those_beside_them_or_on_earlier_calls() -> None:
     networks = lived_in(TINY)
-    engine, given = ready(networks), inputs(TINY, 2 * fast.FRAMES + 1)
+    engine, given = ready(networks), inputs(TINY, 3)
     volume = engine.volume(given["image"])
     together = engine.animate(volume[:1], given["x_source"], given["x_driving"])
     kept = together.clone()
@@ -126,6 +126,16 @@ def test_frames_do_not_depend_on_those_beside_them_or_on_earlier_calls() -> None
     own = engine.animate(volume, given["x_source"].expand_as(given["x_driving"]), given["x_driving"])
     assert not torch.allclose(own[1:], together[1:])
     torch.testing.assert_close(own[1:2], engine.animate(volume[1:2], given["x_source"], given["x_driving"][1:2]))
+
+
+def test_the_lean_networks_take_several_frames_at_once() -> None:
+    path, given = ready(lived_in(TINY)).path, inputs(TINY, 3)
+    assert isinstance(path, fast.Lean)
+    with torch.inference_mode():
+        volume = path.appearance(given["image"])
+        together = path.generator(path.warping(volume, given["x_driving"], given["x_source"]).out)
+        alone = [path.picture(v[None], x[None], given["x_source"]) for v, x in zip(volume, given["x_driving"], strict=True)]
+    torch.testing.assert_close(together, torch.cat(alone))
 
 
 def test_threads_share_an_engine() -> None:

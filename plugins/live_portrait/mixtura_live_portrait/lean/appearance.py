@@ -48,7 +48,7 @@ class LeanAppearance(nn.Module):
     second: Tensor
     second_bias: Tensor
 
-    def __init__(self, appearance: Appearance, half: bool = False) -> None:
+    def __init__(self, appearance: Appearance, half: bool = False, space: Workspace | None = None) -> None:
         super().__init__()
         sizes = self.sizes = appearance.sizes
         weight, bias = folded(appearance.first)
@@ -62,7 +62,7 @@ class LeanAppearance(nn.Module):
         self.register_buffer("second_bias", bias.flatten(), persistent=False)
         residuals = [cast(ResBlock3d, block) for block in appearance.resblocks_3d]
         self.residuals = nn.ModuleList(LeanResidual(block, sizes.side, half) for block in residuals)
-        self.space = Workspace()
+        self.space = space or Workspace()
 
     def forward(self, image: Tensor) -> Tensor:
         space, b, side = self.space, len(image), self.sizes.image

@@ -176,7 +176,7 @@ class LeanWarping(nn.Module):
     last: Tensor
     last_bias: Tensor
 
-    def __init__(self, warping: Warping, side: int, half: bool = False) -> None:
+    def __init__(self, warping: Warping, side: int, half: bool = False, space: Workspace | None = None) -> None:
         super().__init__()
         network = warping.dense_motion_network
         weight, bias = folded(network.compress, network.norm)
@@ -188,7 +188,7 @@ class LeanWarping(nn.Module):
         self.register_buffer("third_bias", bias, persistent=False)
         self.register_buffer("last", warping.fourth.weight[:, :, 0, 0].T.contiguous(), persistent=False)
         self.register_buffer("last_bias", cast(Tensor, warping.fourth.bias), persistent=False)
-        self.space = Workspace()
+        self.space = space or Workspace()
 
     def forward(self, volume: Tensor, kp_driving: Tensor, kp_source: Tensor) -> Warped:
         space, b = self.space, len(kp_driving)

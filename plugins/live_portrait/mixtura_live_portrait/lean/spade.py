@@ -158,7 +158,7 @@ class LeanGenerator(nn.Module):
 
     begin_bias: Tensor
 
-    def __init__(self, generator: Generator, side: int, half: bool = False) -> None:
+    def __init__(self, generator: Generator, side: int, half: bool = False, space: Workspace | None = None) -> None:
         super().__init__()
         tile = tile_side(side)
         self.begin = Tiled(generator.fc.weight, tile, half)
@@ -172,7 +172,7 @@ class LeanGenerator(nn.Module):
         self.middle = nn.ModuleList(LeanBlock(block, side, half) for block in middle)
         self.ups = nn.ModuleList(LeanBlock(up, side << (i + 1), half) for i, up in enumerate(ups))
         self.end = generator.conv_img
-        self.space = Workspace()
+        self.space = space or Workspace()
 
     def forward(self, warped: Tensor) -> Tensor:
         space, (b, side, _, c) = self.space, warped.shape
