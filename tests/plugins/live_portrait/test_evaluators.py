@@ -134,6 +134,13 @@ def test_real_clips_are_measured_as_pictures_alone(tmp_path: Path) -> None:
     assert "pose" not in table[0]
 
 
+def test_painted_heads_are_nothing_for_the_meter(tmp_path: Path) -> None:
+    result = reenactment(tmp_path, sources={"painted": {**HELD, "style": "painted"}})
+    (table,) = result.tables.values()
+    assert {row["task"] for row in table} == {"self", "cross"}
+    assert "pose" not in table[0]
+
+
 def test_sources_that_do_not_fit_are_named(quick: None, tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match=r"sources.held: .*size"):
         ReenactmentConfig.model_validate({"sources": {"held": {"size": 3}}})

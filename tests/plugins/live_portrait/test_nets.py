@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from mixtura.errors import ConfigError
 from mixtura_live_portrait.nets import NETWORKS, Networks, build
-from mixtura_live_portrait.nets.blocks import Decoder, Encoder, ShallowConv3d, Spade, SpectralConv2d
+from mixtura_live_portrait.nets.blocks import Decoder, Encoder, ShallowConv3d, Spade, SpectralConv2d, SteadyNorm2d, SteadyNorm3d
 from mixtura_live_portrait.nets.sizes import TINY, Sizes
 from mixtura_live_portrait.nets.warping import heat, moved, shifts, sparse_flows
 
@@ -140,9 +140,26 @@ def test_a_forward_changes_nothing_and_a_refresh_follows_the_weight(mode: bool) 
 def test_a_sample_comes_out_the_same_in_any_batch_while_training() -> None:
     networks, pictures = Networks(TINY).train(), torch.rand(3, 3, 64, 64)
     torch.testing.assert_close(frame(networks, pictures)[:1], frame(networks, pictures[:1]), atol=1e-5, rtol=1e-4)
-    norms = [module for module in networks.modules() if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d)]
-    assert norms
-    assert not any(norm.training for norm in norms)
+
+
+@pytest.mark.parametrize("parts", [[6], [2, 4], [1, 2, 3]])
+def test_batch_norms_follow_what_they_saw_after_a_step_however_it_is_split(parts: list[int]) -> None:
+    norm, plain, x = SteadyNorm3d(4).train(), nn.BatchNorm3d(4, momentum=0.3), 2 * torch.randn(6, 4, 2, 3, 3) + 1
+    before = norm.eval()(x)
+    outputs = torch.cat([norm.train()(part) for part in x.split(parts)])
+    torch.testing.assert_close(outputs, before)
+    norm.follow(0.3)
+    plain(x)
+    torch.testing.assert_close(norm.running_mean, plain.running_mean)
+    torch.testing.assert_close(norm.running_var, plain.running_var, rtol=0.02, atol=0)  # PyTorch's is the unbiased one
+    assert norm.noted is None
+
+
+def test_batch_norms_note_nothing_in_eval_mode() -> None:
+    norm = SteadyNorm2d(3).eval()
+    norm(torch.randn(2, 3, 4, 4))
+    norm.follow(0.5)
+    assert norm.running_mean.tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("depth", [1, 3, 5, 6])

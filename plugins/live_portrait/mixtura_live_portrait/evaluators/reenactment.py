@@ -4,8 +4,8 @@ Self: source and driving are frames of one clip, and the driving frames are the 
 else's, and the truth is drawn, the source's person in the driving pose and expression. Beside the system stand the same networks
 without warping (all keypoints stay), the source frame shown again, and the truth itself, on which the meter's own error shows.
 
-Figures: PSNR, SSIM, GMSD of frames and PSNR of faces; where faces are drawn also errors of pose (degrees), expression and
-openings against the labels, and the distance of identity from the source's person (1 - cosine), read by `meter`.
+Figures: PSNR, SSIM, GMSD of frames and PSNR of faces; where faces are drawn in the plain style also errors of pose (degrees),
+expression and openings against the labels, and the distance of identity from the source's person (1 - cosine), read by `meter`.
 """
 
 from __future__ import annotations
@@ -124,11 +124,13 @@ class Reenactment:
         result = EvalResult()
         table = result.tables["Reenactment of held-out people (means over frames)"] = []
         sources = open_sources(sections_of(self.config.sources, "faces"), self.root)
-        meter = meter_for(system.sizes.output, context.cache) if any(isinstance(s, Faces) for s in sources.values()) else None
+        readable = {name for name, s in sources.items() if isinstance(s, Faces) and s.config.style == "plain"}
+        meter = meter_for(system.sizes.output, context.cache) if readable else None
         for name, source in sources.items():
             scores = Scores()
             for task in ("self", "cross") if self.config.cross and isinstance(source, Faces) else ("self",):
-                strips = [self._measured(system, case, task, scores, meter) for case in self._cases(source, name, task)]
+                reader = meter if name in readable else None
+                strips = [self._measured(system, case, task, scores, reader) for case in self._cases(source, name, task)]
                 file = sheet(strips[:ROWS], context.out / f"{name}-{task}.png")
                 result.media[f"{name}, {task}: source, and for each frame driving, truth, painted"] = file
             table.extend(scores.rows(name))
