@@ -10,36 +10,38 @@ from torch.nn import functional as F
 
 from mixtura_live_portrait.lean.folding import folded, scale_and_shift
 from mixtura_live_portrait.lean.halved import Halved
-from mixtura_live_portrait.lean.tiled import Tiled, as_tiles, tile_side
 from mixtura_live_portrait.lean.workspace import Workspace, inside
 from mixtura_live_portrait.nets.appearance import Appearance
 from mixtura_live_portrait.nets.blocks import DownBlock2d, ResBlock3d
 
 
 class LeanResidual(nn.Module):
-    """Adds to a volume (b, d, h, w, c), in place, twice (batch norm, ReLU, convolution) of it."""
+    """Adds to a volume (b, d, h, w, c), in place, twice (batch norm, ReLU, convolution) of it.
+
+    Its channels are too few for tiles to pay; with channels last the plain convolution is as quick.
+    """
 
     scale: Tensor
     shift: Tensor
-    first_bias: Tensor
-    second_bias: Tensor
 
-    def __init__(self, block: ResBlock3d, side: int, half: bool) -> None:
+    def __init__(self, block: ResBlock3d, half: bool) -> None:
         super().__init__()
         scale, shift = scale_and_shift(block.norm1)
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
         weight, bias = folded(block.conv1, block.norm2)
-        self.first, self.second = (Tiled(each, tile_side(side), half) for each in (weight, block.conv2.weight))
-        buffers = {"scale": scale, "shift": shift, "first_bias": bias, "second_bias": cast(Tensor, block.conv2.bias)}
-        for name, value in buffers.items():
-            self.register_buffer(name, value, persistent=False)
+        self.first, self.second = (nn.Conv3d(len(weight), len(weight), 3, padding=1) for _ in range(2))
+        self.first.load_state_dict({"weight": weight, "bias": bias})
+        self.second.load_state_dict(block.conv2.state_dict())
+        self.dtype = torch.bfloat16 if half else torch.float32
+        for conv in (self.first, self.second):
+            conv.to(self.dtype)
+            conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last_3d)
 
-    def forward(self, space: Workspace, volume: Tensor) -> None:
-        before, between = (space.bordered(name, volume.shape) for name in ("before", "between"))
-        torch.addcmul(self.shift, volume, self.scale, out=inside(before)).clamp_(min=0)
-        for rows, values in self.first.tiles(space, before):
-            torch.clamp(values.add_(self.first_bias), min=0, out=as_tiles(inside(between), self.first.m, rows))
-        for rows, values in self.second.tiles(space, between):
-            as_tiles(volume, self.second.m, rows).add_(values.add_(self.second_bias))
+    def forward(self, volume: Tensor) -> None:
+        seen = torch.addcmul(self.shift, volume, self.scale).clamp_(min=0).to(self.dtype)
+        inner = self.first(seen.permute(0, 4, 1, 2, 3)).clamp_(min=0)
+        volume.add_(self.second(inner).permute(0, 2, 3, 4, 1))
 
 
 class LeanAppearance(nn.Module):
@@ -61,7 +63,7 @@ class LeanAppearance(nn.Module):
         self.register_buffer("second", weight.flatten(0, 1).T.contiguous(), persistent=False)
         self.register_buffer("second_bias", bias.flatten(), persistent=False)
         residuals = [cast(ResBlock3d, block) for block in appearance.resblocks_3d]
-        self.residuals = nn.ModuleList(LeanResidual(block, sizes.side, half) for block in residuals)
+        self.residuals = nn.ModuleList(LeanResidual(block, half) for block in residuals)
         self.space = space or Workspace()
 
     def forward(self, image: Tensor) -> Tensor:
@@ -78,5 +80,5 @@ class LeanAppearance(nn.Module):
         volume = space.take("volume", (b, self.sizes.depth, side, side, self.sizes.channels))
         volume.copy_(maps.view(b, side, side, self.sizes.depth, -1).permute(0, 3, 1, 2, 4))
         for residual in self.residuals:
-            residual(space, volume)
+            residual(volume)
         return volume.permute(0, 4, 1, 2, 3).contiguous()

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mixtura_live_portrait.lean.workspace import Workspace
+
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 0.75, -0.75, 1.5, -1.5)}
 """Where the polynomials are evaluated, by the outputs of a tile, besides at infinity. These keep errors in float32 at about
 1e-6, a third of what the usual points (0, 1, -1, 2, -2) give."""
@@ -43,9 +45,9 @@ def filtering(outputs: int, taps: int = 3) -> Filtering:
     return Filtering(a.T.contiguous(), g, b)
 
 
-def along_two_axes(matrix: Tensor, values: Tensor, middle: Tensor, out: Tensor) -> Tensor:
-    """(i, j) -> (p, q) by `matrix` (p, i) along both: values (i, j, rest), middle (p, j, rest), out (p, q, rest)."""
-    p, i = matrix.shape
-    j, rest = values.shape[1:]
-    torch.mm(matrix, values.view(i, j * rest), out=middle.view(p, j * rest))
-    return torch.bmm(matrix.expand(p, p, i), middle, out=out)
+def along_two_axes(space: Workspace, matrix: Tensor, values: Tensor, out: Tensor) -> Tensor:
+    """(i, i) -> (p, p) by `matrix` (p, i) along both axes, for each of the rest: values (i, i, rest) -> out (p, p, rest)."""
+    (p, i), rest = matrix.shape, values.shape[-1]
+    # As batches, which several threads share; one product with a wide matrix would be one thread's work.
+    middle = torch.bmm(matrix.expand(i, p, i), values.transpose(0, 1), out=space.take("middle", (i, p, rest)))
+    return torch.bmm(matrix.expand(p, p, i), middle.transpose(0, 1), out=out)

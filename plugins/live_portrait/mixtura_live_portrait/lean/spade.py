@@ -31,11 +31,10 @@ EPSILON = 1e-5
 def normalised(space: Workspace, x: Tensor) -> Tensor:
     """Instance norm of maps (b, 1, h, w, c)."""
     b, _, h, w, c = x.shape
-    ones = torch.full((b, 1, h * w), 1 / (h * w))
     flat = x.view(b, h * w, c)
-    centred = torch.sub(flat, ones @ flat, out=space.take("normal", flat.shape))
+    centred = torch.sub(flat, flat.mean(1, keepdim=True), out=space.take("normal", flat.shape))
     squares = torch.mul(centred, centred, out=space.take("squares", flat.shape))
-    return centred.mul_((ones @ squares).add_(EPSILON).rsqrt_()).view(x.shape)
+    return centred.mul_(squares.mean(1, keepdim=True).add_(EPSILON).rsqrt_()).view(x.shape)
 
 
 class Modulation(nn.Module):

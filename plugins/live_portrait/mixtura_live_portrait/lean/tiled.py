@@ -67,8 +67,7 @@ class Tiled(nn.Module):
     def outputs(self, space: Workspace, seen: Tensor, count: int, slab: int) -> Tensor:
         """From gathered inputs (n, n, count c + gap) of tiles to (m, m, count k); `slab` tiles lie equally deep."""
         m, n, inputs, outputs = self.m, self.n, count * self.c, count * self.k
-        middle = space.lines("middle", (n, n, inputs))
-        ready = along_two_axes(self.into, seen, middle, space.lines("ready", (n, n, inputs)))[..., :-GAP]
+        ready = along_two_axes(space, self.into, seen, space.lines("ready", (n, n, inputs)))[..., :-GAP]
         if self.dtype != torch.float32:
             ready = space.lines("ready", ready.shape, self.dtype)[..., :-GAP].copy_(ready)
         products = space.lines("products", (n, n, outputs), self.dtype)
@@ -76,8 +75,7 @@ class Tiled(nn.Module):
         multiply(ready.flatten(0, 1).unflatten(-1, (count, self.c)), self.spectrum, slab, flat.unflatten(-1, (count, self.k)))
         if self.dtype != torch.float32:
             products = space.take("products", products.shape).copy_(products)
-        middle = space.lines("gathered", (m, n, outputs))
-        return along_two_axes(self.back, products, middle, space.lines("tiles", (m, m, outputs)))[..., :-GAP]
+        return along_two_axes(space, self.back, products, space.lines("tiles", (m, m, outputs)))[..., :-GAP]
 
 
 def rows_at_once(rows: int, bytes_each: int, bytes_filters: int = 0) -> int:
