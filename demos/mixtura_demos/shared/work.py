@@ -1,0 +1,73 @@
+"""Files that demos write: one temporary folder of the server, in it one of each browser session, removed at the end.
+
+Names are drawn by us; nothing that a user sends (file names, session ids) becomes a part of a path.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+
+import gradio as gr
+
+from mixtura_demos.shared.errors import Refused
+
+_lock = threading.Lock()
+_root: Path | None = None
+_sessions: dict[str, Path] = {}
+
+
+def root() -> Path:
+    """The server's work folder, made when first asked for; gradio keeps its uploads there too, and serves nothing else."""
+    global _root
+    with _lock:
+        if _root is None:
+            _root = Path(tempfile.mkdtemp(prefix="mixtura-demos-")).resolve()
+            os.environ["GRADIO_TEMP_DIR"] = str(_root)
+            atexit.register(remove_all)
+        return _root
+
+
+def session_folder(request: gr.Request) -> Path:
+    """The folder of the browser session that sent `request`; it goes when the session ends."""
+    key = request.session_hash
+    if not isinstance(key, str) or not key:
+        raise Refused("this request belongs to no browser session; use the page")
+    base = root()
+    with _lock:
+        folder = _sessions.get(key)
+        if folder is None:
+            folder = _sessions[key] = base / f"session-{secrets.token_hex(16)}"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+
+def fresh(request: gr.Request, suffix: str) -> Path:
+    """A new file name of ours in the session's folder; `suffix` (".mp4") comes from the program, never from the user."""
+    if not re.fullmatch(r"\.[a-z0-9]{1,8}", suffix):
+        raise ValueError(f"suffix must be like '.mp4', not {suffix!r}")
+    return session_folder(request) / f"{secrets.token_hex(12)}{suffix}"
+
+
+def end_session(key: str) -> None:
+    """Remove what a session wrote."""
+    with _lock:
+        folder = _sessions.pop(key, None)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_all() -> None:
+    """Remove the work folder; the next `root()` makes a new one."""
+    global _root
+    with _lock:
+        folder, _root = _root, None
+        _sessions.clear()
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
