@@ -98,6 +98,36 @@ def test_faint_gaussians_have_no_mesh_and_the_rest_is_written(build: Build, tmp_
     assert (folder / "mesh.glb").is_file() or any("no mesh" in line for line in said)
 
 
+def test_watching_the_steps_gives_what_inference_gives(build: Build, tmp_path: Path) -> None:
+    system, chosen = build(), files.Settings(**{**QUICK, "mesh": False, "steps": 3})
+    cameras, rgba = files.cameras_of(system, chosen, quiet), files.load_picture(ball(tmp_path / "ball.png"))
+    results = []
+    for name in ("watched", "whole"):
+        (tmp_path / name).mkdir()
+        results.append(files.Result(system, chosen, cameras, tmp_path / name, quiet))
+    watched, whole = results
+    numbers = []
+    for moment in system.denoise(**watched.request(watched.condition(rgba).image, 5)):
+        numbers.append(moment.number)
+        raw, renders = moment.result
+    written = list(watched.finishing({**raw.activated(), "renders": renders}, 5))
+    assert numbers == [0, 1, 2]
+    assert {path.name for path in whole.make(rgba, 5)} == {path.name for path in written} | {"condition.png"} == FILES
+    for name in FILES - {"info.json"}:
+        assert (tmp_path / "watched" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_wider_view_has_a_shorter_focal_length(build: Build) -> None:
+    usual, wide = (files.cameras_of(build(), files.Settings(fov=fov), quiet).intrinsics[0, 0] for fov in (None, 90.0))
+    assert wide == pytest.approx(8)
+    assert wide < usual
+
+
+def test_two_fields_of_view_are_one_too_many(build: Build, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="leave one out"):
+        files.infer_files(build(), [ball(tmp_path / "b.png")], tmp_path / "out", {"fov": 50, "cameras": "c.json"}, quiet)
+
+
 def test_a_prompt_becomes_a_picture_first(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 

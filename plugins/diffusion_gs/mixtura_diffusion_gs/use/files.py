@@ -49,6 +49,7 @@ class Settings(BaseModel):
     sampler: Literal["ancestral", "ddim"] | None = None
     guidance: float | None = Field(None, ge=0)
     elevation: float = Field(20.0, gt=-90, lt=90, description="degrees from which the picture looks down on the object")
+    fov: float | None = Field(None, gt=1, lt=170, description="degrees that the picture shows; the system's")
     route: Route = Field("arc", description="where the views of a scene are")
     cameras: Path | None = Field(None, description="JSON file with cameras, the condition's first")
     foreground_ratio: float = Field(0.825, gt=0.1, le=1)
@@ -70,13 +71,11 @@ def infer_files(system: DiffusionGS, inputs: Sequence[Path], out: Path, settings
     Every input and setting is looked at before the first is worked on. Raises MixturaError.
     """
     chosen = settings_of(Settings, settings)
-    kind = chosen.kind or system.config.kinds[0]
-    if kind not in system.config.kinds:
-        raise ConfigError(f"kind={kind}: this system knows {', '.join(system.config.kinds)}")
+    kind = kind_of(system, chosen)
     names = [path.stem for path in inputs]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"two inputs are called '{doubled[0]}'; results go to OUT/{doubled[0]}, so rename one")
-    cameras = _cameras(system, chosen, kind, say)
+    cameras = cameras_of(system, chosen, say)
     pictures = _pictures(inputs, chosen, kind, say)
     written = []
     for name, read in pictures:
@@ -84,18 +83,34 @@ def infer_files(system: DiffusionGS, inputs: Sequence[Path], out: Path, settings
             folder = out / name / f"seed-{seed}" if len(chosen.seeds) > 1 else out / name
             folder.mkdir(parents=True, exist_ok=True)
             say(f"{name}, seed {seed}")
-            written += Result(system, chosen, kind, cameras, folder, say).make(read(seed), seed)
+            written += Result(system, chosen, cameras, folder, say).make(read(seed), seed)
     return written
 
 
-def _cameras(system: DiffusionGS, chosen: Settings, kind: str, say: Say) -> Cameras:
-    config, size = system.config, system.image_size
+def kind_of(system: DiffusionGS, chosen: Settings) -> str:
+    """What the picture shows. Raises ConfigError for what the system doesn't know."""
+    kind = chosen.kind or system.config.kinds[0]
+    if kind not in system.config.kinds:
+        raise ConfigError(f"kind={kind}: this system knows {', '.join(system.config.kinds)}")
+    return kind
+
+
+def cameras_of(system: DiffusionGS, chosen: Settings, say: Say) -> Cameras:
+    """The cameras of the views, the picture's first. Raises MixturaError."""
+    config, size, kind = system.config, system.image_size, kind_of(system, chosen)
     if chosen.cameras is not None:
+        if chosen.fov is not None:
+            raise ConfigError(f"fov={chosen.fov:g} and cameras={chosen.cameras} both tell the field of view; leave one out")
         return read_cameras(chosen.cameras, kind, config.radius, size, say)
-    fov = dict(config.fov)[kind]  # type: ignore[index]
+    fov = field_of_view(system, chosen, kind)
     if kind == "scene":
         return scene_cameras(config.views, chosen.route, fov, size)
     return object_cameras(config.views, chosen.elevation, config.radius, fov, size)
+
+
+def field_of_view(system: DiffusionGS, chosen: Settings, kind: str) -> float:
+    """Degrees that pictures of a kind show, where no file of cameras tells it."""
+    return chosen.fov or float(dict(system.config.fov)[kind])  # type: ignore[index]
 
 
 def _pictures(inputs: Sequence[Path], chosen: Settings, kind: str, say: Say) -> list[tuple[str, Callable[[int], Rgba]]]:
@@ -122,61 +137,74 @@ def _same(rgba: Rgba, seed: int) -> Rgba:
 
 
 class Result:
-    """One picture and seed to files in one folder."""
+    """One picture and seed to files in one folder.
 
-    def __init__(self, system: DiffusionGS, chosen: Settings, kind: str, cameras: Cameras, folder: Path, say: Say) -> None:
-        self.system, self.chosen, self.kind, self.cameras, self.folder, self.say = system, chosen, kind, cameras, folder, say
+    `make` does all of it. Whoever wants to watch takes its parts: `condition`, `request` for `DiffusionGS.denoise`, `finishing`.
+    """
+
+    def __init__(self, system: DiffusionGS, chosen: Settings, cameras: Cameras, folder: Path, say: Say) -> None:
+        self.system, self.chosen, self.cameras, self.folder, self.say = system, chosen, cameras, folder, say
+        self.kind = kind_of(system, chosen)
         self.is_official = system.config.compat == "official"
         self.seconds: dict[str, float] = {}
         self.written: list[Path] = []
 
     def make(self, rgba: Rgba, seed: int) -> list[Path]:
         """All files; the mesh is left out, and said, where there is no surface."""
-        shown = self._condition(rgba)
-        self._save_picture("condition.png", shown.image)
-        made = self._denoised(shown.image, seed)
-        self._save_picture("views.png", torch.cat(list(made["renders"][0]), -1))
-        whole = Gaussians(*(made[name][0].cpu() for name in ("means", "quats", "scales", "opacities", "sh")))
-        scene = cleaned(whole, self.kind, self._box())
-        path = self._path("gaussians.ply")
-        part = path.with_name("gaussians.part.ply")
-        scene.save_ply(part)
-        part.rename(path)
-        faces = self._mesh(scene) if self.chosen.mesh else None
-        if self.chosen.clip:
-            self._clip(scene)
-        self._info(seed, {"Gaussians made": len(whole), "Gaussians kept": len(scene), "faces": faces})
+        shown = self.condition(rgba)
+        with self.timed("denoising"):
+            made = self.system.infer(**self.request(shown.image, seed))
+        for _ in self.finishing(made, seed):
+            pass
         return self.written
 
-    def _condition(self, rgba: Rgba) -> Framed:
+    def finishing(self, made: Mapping[str, Tensor], seed: int) -> Iterator[Path]:
+        """The files of what `infer` gave, each as soon as it is written. Raises DataError when no Gaussian is worth keeping."""
+        yield self._save_picture("views.png", torch.cat(list(made["renders"][0]), -1))
+        whole = Gaussians(*(made[name][0].cpu() for name in ("means", "quats", "scales", "opacities", "sh")))
+        scene = cleaned(whole, self.kind, self.box())
+        yield self._save_gaussians(scene)
+        faces = self._mesh(scene) if self.chosen.mesh else None
+        if faces is not None:
+            yield self.folder / "mesh.glb"
+        if self.chosen.clip:
+            yield self._clip(scene)
+        yield self._info(seed, {"Gaussians made": len(whole), "Gaussians kept": len(scene), "faces": faces})
+
+    def condition(self, rgba: Rgba) -> Framed:
+        """What the network sees of the picture, which is also written."""
         if self.kind == "scene":
-            return squared(rgba, self.system.image_size)
-        if (rgba[..., 3] == 255).all():  # from a prompt
-            rgba = foreground(rgba, self.chosen.remover, self.say)
-        return framed(rgba, self.system.image_size, self.chosen.foreground_ratio, self.say)
+            shown = squared(rgba, self.system.image_size)
+        else:
+            if (rgba[..., 3] == 255).all():  # from a prompt
+                rgba = foreground(rgba, self.chosen.remover, self.say)
+            shown = framed(rgba, self.system.image_size, self.chosen.foreground_ratio, self.say)
+        self._save_picture("condition.png", shown.image)
+        return shown
 
-    def _denoised(self, image: Tensor, seed: int) -> Mapping[str, Tensor]:
+    def request(self, image: Tensor, seed: int) -> dict[str, Any]:
+        """What `DiffusionGS.infer` and `DiffusionGS.denoise` take, for a condition (3, S, S)."""
         chosen = self.chosen
-        with self._timed("denoising"):
-            return self.system.infer(
-                image=image[None],
-                kind=self.kind,
-                c2w=self.cameras.c2w[None],
-                intrinsics=self.cameras.intrinsics[None],
-                steps=chosen.steps,
-                sampler=chosen.sampler,
-                guidance=chosen.guidance,
-                seed=seed,
-            )
+        return {
+            "image": image[None],
+            "kind": self.kind,
+            "c2w": self.cameras.c2w[None],
+            "intrinsics": self.cameras.intrinsics[None],
+            "steps": chosen.steps,
+            "sampler": chosen.sampler,
+            "guidance": chosen.guidance,
+            "seed": seed,
+        }
 
-    def _box(self) -> float:
+    def box(self) -> float:
+        """Gaussians of an object farther than this from the origin along an axis are left out."""
         config = self.system.config
         return self.chosen.box or (BOX if config.mirrored or self.is_official else WIDE_BOX)
 
     def _mesh(self, scene: Gaussians) -> int | None:
         """Faces of the mesh; None where there is no surface to be found."""
         chosen, size = self.chosen, self.system.image_size
-        with self._timed("mesh"):
+        with self.timed("mesh"):
             try:
                 mesh: Mesh
                 if self.kind == "object":
@@ -196,14 +224,15 @@ class Result:
             save_mesh(mesh, self._path("mesh.glb"), self.kind)
         return len(mesh.faces)
 
-    def _clip(self, scene: Gaussians) -> None:
+    def _clip(self, scene: Gaussians) -> Path:
         chosen, config, path = self.chosen, self.system.config, self._path("turntable.mp4")
-        with self._timed("clip"):
+        with self.timed("clip"):
             if self.kind == "scene":
                 flight(scene, path, self.cameras, self.system.image_size, chosen.frames, chosen.size, self.is_official)
             else:
-                fov = dict(config.fov)["object"]
+                fov = field_of_view(self.system, chosen, "object")
                 turntable(scene, path, chosen.frames, chosen.size, chosen.elevation, config.radius, fov, self.is_official)
+        return path
 
     # -- writing -------------------------------------------------------------------------------------------------
     def _path(self, name: str) -> Path:
@@ -211,24 +240,34 @@ class Result:
         self.written.append(path)
         return path
 
-    def _save_picture(self, name: str, image: Tensor) -> None:
+    def _save_gaussians(self, scene: Gaussians) -> Path:
+        path = self._path("gaussians.ply")
+        part = path.with_name("gaussians.part.ply")
+        scene.save_ply(part)
+        part.rename(path)
+        return path
+
+    def _save_picture(self, name: str, image: Tensor) -> Path:
         """(3, H, W) in 0..1."""
         values = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
         path = self._path(name)
         part = path.with_name(f"{path.name}.part")
         Image.fromarray(values).save(part, format="PNG")
         part.rename(path)
+        return path
 
-    def _info(self, seed: int, counts: Mapping[str, Any]) -> None:
+    def _info(self, seed: int, counts: Mapping[str, Any]) -> Path:
         settings = self.chosen.model_dump(mode="json", exclude_none=True) | {"seed": seed, "kind": self.kind}
         content = {"settings": settings, **counts, "seconds": {name: round(value, 3) for name, value in self.seconds.items()}}
         path = self._path("info.json")
         part = path.with_name(f"{path.name}.part")
         part.write_text(json.dumps(content, indent=1))
         part.rename(path)
+        return path
 
     @contextmanager
-    def _timed(self, what: str) -> Iterator[None]:
+    def timed(self, what: str) -> Iterator[None]:
+        """Note how long something takes, for `info.json`."""
         began = time.perf_counter()
         yield
         self.seconds[what] = time.perf_counter() - began
