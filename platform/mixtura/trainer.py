@@ -39,16 +39,17 @@ from mixtura.stage import OpenStage, check_parts, choose_trained
 from mixtura.system import StepContext
 
 
-def train(config: RunConfig, resume: bool = False, root: Path | None = None, overfit: int = 0) -> int:
+def train(config: RunConfig, resume: bool = False, root: Path | None = None, overfit: int = 0, text: str | None = None) -> int:
     """Train a configuration from `root` (where its relative paths start). Returns the exit code: 0, or 128 + signal.
 
     Raises MixturaError for what the user can mend. With `overfit` N the first N steps' samples are used again and again.
+    `text` is the configuration as the run folder keeps it, where the caller knows more than its values (their origins).
     """
     root = Path(root or Path.cwd())
     accelerator = make_accelerator(config.train)
     folder = RunFolder(root / config.run.dir)
     if sharding.rank() == 0:
-        folder = RunFolder.resume(folder.path) if resume else RunFolder.create(folder.path, dump(config))
+        folder = RunFolder.resume(folder.path) if resume else RunFolder.create(folder.path, text or dump(config))
     sharding.wait()
     sinks: list[Sink] = []
     try:

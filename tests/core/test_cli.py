@@ -256,3 +256,14 @@ def test_train_writes_a_run_and_refuses_to_overwrite_it(capsys: pytest.CaptureFi
     code, _, message = call(capsys, *words)
     assert code == 1
     assert "--resume" in message
+
+
+def test_a_run_keeps_the_origin_of_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "train", "toy.yaml", "stages[only].steps=1", "run.name=kept")[0] == 0
+    text = Path("runs/kept/config.yaml").read_text()
+    origins = dict(line.split("  # ") for line in text.splitlines() if "  # " in line)
+    told = {key.strip(): origin for key, origin in origins.items()}
+    assert told["hidden: 8"] == "toy.yaml:2"
+    assert told["steps: 1"] == "command line 'stages[only].steps=1'"
+    assert told["prefetch: 2"] == "default"
+    assert load("runs/kept").config == load("toy.yaml", ["stages[only].steps=1", "run.name=kept"]).config

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixtura.config import Loaded, dump, load, loads
+from mixtura.config import Loaded, dump, load, loads, merged
 from mixtura.config.schema import RunConfig
 from mixtura.config.show import annotated, difference
 from mixtura.errors import ConfigError
@@ -266,6 +266,16 @@ def test_a_source_of_a_base_file_can_be_taken_away() -> None:
     put("b.yaml", GOOD)
     text = "base: b.yaml\nsources: {qa: null}\nstages: [{name: main, steps: 1, mixture: {robot: 1}}]\n"
     assert set(load(put("c.yaml", text)).config.sources) == {"robot"}
+
+
+def test_a_file_and_its_bases_merge_with_their_references_as_written() -> None:
+    put("b.yaml", GOOD)
+    data = merged(put("c.yaml", "base: b.yaml\nrun: {name: other, dir: 'x/${run.name}'}\nsystem: {widht: wrong}\n"))
+    assert data["run"]["dir"] == "x/${run.name}"
+    assert data["system"]["widht"] == "wrong"
+    assert "base" not in data
+    with pytest.raises(ConfigError, match="d.yaml:1: base: can't read 'gone.yaml'"):
+        merged(put("d.yaml", "base: gone.yaml\n"))
 
 
 def test_files_that_include_each_other_are_refused() -> None:

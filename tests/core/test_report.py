@@ -21,6 +21,7 @@ from mixtura.report.compare import flat
 from mixtura.report.data import read_run
 from mixtura.report.media import Budget
 from mixtura.report.parts import duration
+from mixtura.report.sections import mixtures
 
 CONFIG = {
     "system": {"type": "toy"},
@@ -164,6 +165,45 @@ def test_stages_are_told_with_their_losses(tmp_path):
     text = words(page_of(make_run(tmp_path / "tiny")))
     assert "first 1–50 all parts robot 100 % static 10 → 2" in text
     assert "second 51–100 all parts qa 25 %, robot 75 % static 1.667 → 1" in text
+
+
+def test_charts_name_their_axes_and_units(tmp_path):
+    page = page_of(make_run(tmp_path / "tiny"))
+    axes = re.findall(r'<text class="axis"[^>]*>([^<]*)</text>', page)
+    assert axes.count("step") == page.count("<svg viewBox") > 0
+    assert {"learning rate", "samples a second", "share of the time", "MiB", "share of the samples", "success"} <= set(axes)
+    assert {"loss", "loss, log scale"} & set(axes)
+
+
+def test_a_part_of_a_run_holds_the_log_of_one_stage(tmp_path):
+    run = read_run(make_run(tmp_path / "tiny"))
+    first, second = run.part(stage="first"), run.part(stage="second")
+    assert [line["step"] for line in first.train] == [10, 20, 30, 40, 50]
+    assert [line["step"] for line in second.train] == [60, 70, 80, 90, 100]
+    assert [record["step"] for record in first.evals] == [0, 50]
+    assert [record["step"] for record in second.evals] == [100]
+    assert (first.samples_seen, second.samples_seen, first.done, second.done) == (400, 400, None, run.done)
+    assert (second.seconds, first.seconds) == (pytest.approx(75.0), pytest.approx(5.0))
+
+
+def test_the_mixture_of_a_part_weighs_its_own_steps_only(tmp_path):
+    rows = mixtures([read_run(make_run(tmp_path / "tiny")).part(stage="second")])
+    assert "robot 75.00 % 75.00 % 300" in words(rows)
+
+
+def test_a_part_of_a_run_holds_the_figures_of_one_source(tmp_path):
+    bad = [{"kind": "bad", "step": 7, "source": name, "item": 1, "reason": "x"} for name in ("robot", "qa")]
+    part = read_run(make_run(tmp_path / "tiny", [*bad, *(train_line(step) for step in (10, 60))])).part(source="qa")
+    assert part.keys("loss/") == ["flow/qa"]
+    assert part.keys("mix/") == ["qa"]
+    assert part.series("lr")[0] == [10, 60]
+    assert part.series("loss") == ([], [])
+    assert [record["source"] for record in part.bad] == ["qa"]
+
+
+def test_a_source_that_is_called_like_a_term_keeps_its_own_losses_only(tmp_path):
+    part = read_run(make_run(tmp_path / "tiny", [{**train_line(10), "loss/qa/qa": 1.0}])).part(source="qa")
+    assert set(part.keys("loss/")) == {"flow/qa", "qa/qa"}
 
 
 def test_several_runs_are_compared(tmp_path):

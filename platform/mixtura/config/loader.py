@@ -49,6 +49,14 @@ def loads(text: str, overrides: Sequence[str] = (), name: str = "text") -> Loade
     return _finish(tree, overrides, problems, None)
 
 
+def merged(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A YAML file over its `base:` files as plain data, references as they are written; nothing is checked but the syntax."""
+    problems = Problems()
+    tree = _read_chain(FilePath(path), (), problems, None)
+    problems.raise_all()
+    return tree.data
+
+
 def dump(config: RunConfig) -> str:
     """The configuration as YAML, every value written out; `load` gives it back equal."""
     return write(references.escape(plain(config)))

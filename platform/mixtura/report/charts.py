@@ -14,8 +14,8 @@ from html import escape
 
 import numpy as np
 
-WIDTH, HEIGHT = 560, 250
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 22, 26
+WIDTH, HEIGHT = 560, 270
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 30, 38
 EDGE = 5
 """Pixels around the plot where dots may still reach."""
 RAW_POINTS, SMOOTH_POINTS = 480, 240
@@ -40,7 +40,10 @@ class Series:
 
 @dataclass
 class Axes:
-    """Scales of a chart: data ranges, and whether y is logarithmic or a share shown in %. `bands` are (x, label)."""
+    """Scales of a chart: data ranges, and whether y is logarithmic or a share shown in %. `bands` are (x, label).
+
+    `unit` says what y counts, or in what unit; x counts steps.
+    """
 
     x0: float
     x1: float
@@ -49,6 +52,7 @@ class Axes:
     log: bool = False
     percent: bool = False
     bands: Sequence[tuple[float, str]] = field(default_factory=tuple)
+    unit: str = ""
 
     def px(self, x: np.ndarray | float) -> np.ndarray:
         """Data to pixels."""
@@ -155,8 +159,12 @@ def frame(axes: Axes, body: str, label: str, hover: str = "") -> str:
         )
     for value in ticks(axes.x0, axes.x1, 6):
         x = float(axes.px(value))
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - 9}" text-anchor="middle">{axis_label(value, False)}</text>')
+        place = f'x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle"'
+        parts.append(f'<text class="tick" {place}>{axis_label(value, False)}</text>')
     parts.append(f'<path class="base" d="M{LEFT},{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
+    parts.append(f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 5}" text-anchor="end">step</text>')
+    unit = f"{axes.unit}, log scale" if axes.unit and axes.log else axes.unit
+    parts.append(f'<text class="axis" x="2" y="11">{escape(unit)}</text>')
     window = (LEFT - EDGE, TOP - EDGE, WIDTH - LEFT - RIGHT + 2 * EDGE, HEIGHT - TOP - BOTTOM + 2 * EDGE)
     place = 'x="{}" y="{}" width="{}" height="{}"'.format(*window)
     parts.append(f'<svg {place} viewBox="{" ".join(map(str, window))}">{body}</svg>')  # cuts off what leaves the plot
@@ -181,10 +189,10 @@ def _bands(axes: Axes) -> str:
     return "".join(parts)
 
 
-def x_range(x: np.ndarray, last: float = 0.0) -> tuple[float, float]:
-    """From 0 to the last step (or to `last`, where that is later), and never empty."""
-    last = max(last, float(x.max()))
-    return 0.0, last if last > 0 else 1.0
+def x_range(x: np.ndarray, last: float = 0.0, first: float = 0.0) -> tuple[float, float]:
+    """From `first` to the last step (or to `last`, where that is later), and never empty."""
+    first, last = min(first, float(x.min())), max(last, float(x.max()))
+    return first, last if last > first else first + 1.0
 
 
 def y_range(values: np.ndarray, raw: np.ndarray, zero: bool, log: bool) -> tuple[float, float]:
@@ -202,10 +210,12 @@ def y_range(values: np.ndarray, raw: np.ndarray, zero: bool, log: bool) -> tuple
 
 
 def line_chart(series: Sequence[Series], label: str, *, bands: Sequence[tuple[float, str]] = (), percent: bool = False,
-               zero: bool = False, log: bool | None = None, last: float = 0.0) -> str:  # fmt: skip
-    """SVG of lines over steps; "" without data. `log` None: logarithmic where positive values span more than 30-fold.
+               zero: bool = False, log: bool | None = None, last: float = 0.0, first: float = 0.0,
+               unit: str = "") -> str:  # fmt: skip
+    """SVG of lines over steps from `first` to `last`, or to the last point where that is later; "" without data.
 
-    A curve is broken where a stage of `bands` begins, unless its points are marked by dots (measurements).
+    `log` None: logarithmic where positive values span more than 30-fold. A curve is broken where a stage of `bands` begins,
+    unless its points are marked by dots (measurements).
     """
     drawn = [(s, np.asarray(s.x, float), np.asarray(s.y, float)) for s in series if len(s.x)]
     if not drawn:
@@ -224,7 +234,7 @@ def line_chart(series: Sequence[Series], label: str, *, bands: Sequence[tuple[fl
     low, high = y_range(np.concatenate([values, *_bounds(drawn)]), raw, zero and not log, log)
     if percent:
         low, high = 0.0, max(high, 0.05) if high < 0.5 else 1.0
-    axes = Axes(*x_range(np.concatenate([x for _, x, _ in drawn]), last), low, high, log, percent, bands)
+    axes = Axes(*x_range(np.concatenate([x for _, x, _ in drawn]), last, first), low, high, log, percent, bands, unit)
     return frame(axes, _bodies(axes, [s for s, _, _ in drawn], curves), label, _hover(axes, [s for s, _, _ in drawn], curves))
 
 
@@ -284,16 +294,16 @@ def hover_attribute(axes: Axes, lists: Sequence[Sequence[object]]) -> str:
 
 
 def stacked_chart(names: Sequence[str], colors: Sequence[int], x: Sequence[float], shares: np.ndarray, planned: np.ndarray | None,
-                  label: str, bands: Sequence[tuple[float, str]] = ()) -> str:  # fmt: skip
+                  label: str, bands: Sequence[tuple[float, str]] = (), first: float = 0.0) -> str:  # fmt: skip
     """SVG of shares (N, K) stacked over steps `x` (N,), and the edges of the planned ones (N, K) dashed; "" without data.
 
-    A row stands for the steps since the row before it.
+    A row stands for the steps since the row before it, the first one for those since `first`.
     """
     if not len(x):
         return ""
-    rows, ends = binned(np.asarray(x, float), shares, [b for b, _ in bands])
-    axes = Axes(*x_range(ends), 0.0, 1.0, False, True, bands)
-    edges = np.concatenate([[0.0], ends])
+    rows, ends = binned(np.asarray(x, float), shares, [b for b, _ in bands], first)
+    axes = Axes(*x_range(ends, first=first), 0.0, 1.0, False, True, bands, "share of the samples")
+    edges = np.concatenate([[first], ends])
     tops = np.concatenate([np.zeros((len(rows), 1)), np.minimum(np.cumsum(rows, 1), 1.0)], 1)
     parts = []
     for k, color in enumerate(colors):
@@ -301,7 +311,7 @@ def stacked_chart(names: Sequence[str], colors: Sequence[int], x: Sequence[float
         shape = "M" + "L".join([*over, *reversed(under)]) + "Z"
         parts.append(f'<g class="{style(color)}" data-k="{k}"><path class="area" d="{shape}"/></g>')
     if planned is not None:
-        wanted, _ = binned(np.asarray(x, float), planned, [b for b, _ in bands])
+        wanted, _ = binned(np.asarray(x, float), planned, [b for b, _ in bands], first)
         sums = np.minimum(np.cumsum(wanted, 1), 1.0)
         parts += [f'<path class="planned" d="M{"L".join(_staircase(axes, edges, sums[:, k]))}"/>' for k in range(len(names) - 1)]
     lists = [
@@ -311,9 +321,11 @@ def stacked_chart(names: Sequence[str], colors: Sequence[int], x: Sequence[float
     return frame(axes, "".join(parts), label, hover_attribute(axes, lists))
 
 
-def binned(x: np.ndarray, rows: np.ndarray, starts: Sequence[float], bins: int = 120) -> tuple[np.ndarray, np.ndarray]:
+def binned(
+    x: np.ndarray, rows: np.ndarray, starts: Sequence[float], first: float = 0.0, bins: int = 120
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean of rows (N, K), weighted by the steps each stands for, over at most about `bins` spans; and the spans' ends."""
-    steps = np.diff(np.concatenate([[0.0], x]))
+    steps = np.diff(np.concatenate([[first], x]))
     means, ends = [], []
     for part in segments(x, starts):
         size = part.stop - part.start

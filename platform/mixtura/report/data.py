@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -42,7 +42,10 @@ class Rate:
 
 @dataclass
 class RunLog:
-    """One run. `train`, `evals` and `bad` are log lines in order of step, `stages` are (steps before it, name) in order."""
+    """One run. `train`, `evals` and `bad` are log lines in order of step, `stages` are (steps before it, name) in order.
+
+    `first` counts the steps before the log begins, which are more than 0 in a `part` of a run.
+    """
 
     path: Path
     label: str = ""
@@ -55,6 +58,7 @@ class RunLog:
     stages: list[tuple[int, str]] = field(default_factory=list)
     done: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
+    first: int = 0
 
     def series(self, key: str) -> tuple[list[float], list[float]]:
         """Steps and values of a figure, finite ones only."""
@@ -100,7 +104,7 @@ class RunLog:
     @property
     def seconds(self) -> float | None:
         """How long training took: the sum over log lines, or what the last line says where that is more (with evaluations)."""
-        passed, before = 0.0, 0
+        passed, before = 0.0, self.first
         for line in self.train:
             if finite(line.get("step_s")):
                 passed += line["step_s"] * (line["step"] - before)
@@ -112,11 +116,48 @@ class RunLog:
     def samples_seen(self) -> int | None:
         """Samples that training used."""
         batch = mapping(self.config, "data").get("global_batch")
-        return batch * self.steps if isinstance(batch, int) and self.steps else None
+        steps = self.steps - self.first
+        return batch * steps if isinstance(batch, int) and steps > 0 else None
 
     def stage_at(self, step: float) -> str:
         """Name of the stage that step number `step` (the first is 1) belongs to."""
         return next((name for start, name in reversed(self.stages) if start < step), "")
+
+    def part(self, stage: str | None = None, source: str | None = None) -> RunLog:
+        """The same run with the log of one stage, or with the figures of one source, only; None stands for all.
+
+        Figures that belong to no source (learning rate, speed) stay; of the losses the source's own parts are kept.
+        """
+        names = [name for _, name in self.stages]
+        k = names.index(stage) if stage in names else None
+        starts = [start for start, _ in self.stages] + [self.steps]
+        first, last = (starts[k], starts[k + 1]) if k is not None else (0, self.steps)
+
+        def inside(line: Mapping[str, Any]) -> bool:
+            step = int(line["step"])
+            return first < step <= last or first == step == 0
+
+        return replace(
+            self,
+            train=[self._figures(line, source) for line in self.train if inside(line)],
+            evals=[record for record in self.evals if inside(record)],
+            bad=[record for record in self.bad if inside(record) and source in (None, record.get("source"))],
+            stages=self.stages if k is None else [self.stages[k]],
+            done=self.done if last == self.steps else None,
+            first=first,
+        )
+
+    def _figures(self, line: dict[str, Any], source: str | None) -> dict[str, Any]:
+        """The figures of a log line that are those of a source, or of none."""
+        if source is None:
+            return line
+        others = set(self.sources) - {source}
+
+        def own(key: str) -> bool:
+            parts = key.split("/")
+            return parts[2:] == [source] if parts[0] == "loss" else parts[-1] not in others
+
+        return {key: value for key, value in line.items() if own(key)}
 
     def rates(self) -> dict[str, list[Rate]]:
         """Evaluator -> success rate at every step where it ran, over all rows of its first table that counts successes."""

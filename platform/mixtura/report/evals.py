@@ -81,6 +81,7 @@ def _rate_chart(runs: Sequence[RunLog], name: str) -> str:
             runs,
             "95 % intervals",
             percent=True,
+            unit="success",
         )
     by_row: dict[str, list[Rate]] = {}
     for record in (record for record in runs[0].evals if record["name"] == name):
@@ -91,7 +92,9 @@ def _rate_chart(runs: Sequence[RunLog], name: str) -> str:
                 by_row.setdefault(label, []).append(rate)
     few = by_row if 1 < len(by_row) <= MOST_LINES else {}
     lines = [_rate_line(label, rates, k, whiskers=False) for k, (label, rates) in enumerate(few.items())]
-    return chart("Success rate", [*lines, _rate_line("all", found[0][1], -1)], runs, "95 % intervals", percent=True)
+    return chart(
+        "Success rate", [*lines, _rate_line("all", found[0][1], -1)], runs, "95 % intervals", percent=True, unit="success"
+    )
 
 
 def _said(runs: Sequence[RunLog], name: str) -> set[str]:
@@ -123,7 +126,11 @@ def _scalar_charts(runs: Sequence[RunLog], name: str, said: set[str]) -> list[st
         title = key if len(runs) > 1 else family
         series = families.setdefault(title, [])
         series.append(Series(label if len(runs) > 1 else rest or family, xs, ys, len(series), smooth=False, dots=True))
-    return [chart(title, series, runs, log=False) for title, series in families.items() if any(len(s.x) > 1 for s in series)]
+    return [
+        chart(title, series, runs, log=False, unit=title)
+        for title, series in families.items()
+        if any(len(s.x) > 1 for s in series)
+    ]
 
 
 def _scalar_table(columns: Sequence[Column]) -> str:

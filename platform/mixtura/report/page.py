@@ -34,7 +34,7 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
         raise RunError("a report needs one or more run folders; name them, as runs/NAME")
     folders = list(dict.fromkeys(Path(folder) for folder in run_dirs))
     runs = [read_run(folder) for folder in folders]
-    _tell_apart(runs)
+    tell_apart(runs)
     if out is None:
         out = folders[0] / "report.html" if len(runs) == 1 else folders[0].resolve().parent / "comparison.html"
     page = _page(runs)
@@ -48,7 +48,7 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     return out
 
 
-def _tell_apart(runs: Sequence[RunLog]) -> None:
+def tell_apart(runs: Sequence[RunLog]) -> None:
     """Runs of one name are called by their folders, and by their numbers where those are alike too."""
     for choose in (lambda run, k: run.path.resolve().name, lambda run, k: f"{run.path.resolve().name} ({k})"):
         labels = [run.label for run in runs]

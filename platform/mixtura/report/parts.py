@@ -31,6 +31,7 @@ def chart(title: str, series: Sequence[Series], runs: Sequence[RunLog], sub: str
     series = [s for s in series if len(s.x)]
     bands = marks(runs[0]) if all(run.stages == runs[0].stages for run in runs) else []
     options.setdefault("last", max(run.steps for run in runs))
+    options.setdefault("first", min(run.first for run in runs))
     return figure(title, line_chart(series, title, bands=bands, **options), [(s.name, s.color) for s in series], sub)
 
 
@@ -96,7 +97,7 @@ def ends(values: Sequence[float]) -> tuple[float, float]:
 
 def mean_of(run: RunLog, key: str) -> float | None:
     """Mean of a figure over steps, log lines weighted by the steps they stand for."""
-    total, steps, before = 0.0, 0, 0
+    total, steps, before = 0.0, 0, run.first
     for line in run.train:
         if finite(line.get(key)):
             total += line[key] * (line["step"] - before)

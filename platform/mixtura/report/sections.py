@@ -155,7 +155,9 @@ def losses(runs: Sequence[RunLog]) -> str:
 def _losses_of_one(run: RunLog) -> str:
     colors = {source: k for k, source in enumerate(run.sources)}
     cards = (
-        [chart("Loss", [Series("loss", *run.series("loss"))], [run], "weighted sum of the terms")] if len(run.terms) != 1 else []
+        [chart("Loss", [Series("loss", *run.series("loss"))], [run], "weighted sum of the terms", unit="loss")]
+        if len(run.terms) != 1
+        else []
     )
     for term in run.terms:
         whole = Series("all sources", *run.series(f"loss/{term}"))
@@ -163,20 +165,24 @@ def _losses_of_one(run: RunLog) -> str:
         only = parts[0] if len(parts) == 1 else None
         if only is not None:
             parts = [] if len(only.y) == len(whole.y) and np.allclose(only.y, whole.y, rtol=1e-3) else parts
-        cards.append(chart(f"loss: {term}", [whole, *parts], [run], f"source {only.name}" if only and not parts else ""))
+        cards.append(
+            chart(f"loss: {term}", [whole, *parts], [run], f"source {only.name}" if only and not parts else "", unit="loss")
+        )
     return grid(cards)
 
 
 def _losses_of_many(runs: Sequence[RunLog]) -> str:
     terms = list(dict.fromkeys(term for run in runs for term in run.terms))
     keys = [("Loss", "loss")] + [(f"loss: {term}", f"loss/{term}") for term in terms]
-    cards = [chart(title, [Series(r.label, *r.series(key), k) for k, r in enumerate(runs)], runs) for title, key in keys]
+    cards = [
+        chart(title, [Series(r.label, *r.series(key), k) for k, r in enumerate(runs)], runs, unit="loss") for title, key in keys
+    ]
     details = []
     for term in terms:
         sources = sorted({name for run in runs for name in run.keys(f"loss/{term}/")})
         for source in sources if len(sources) > 1 else []:
             lines = [Series(run.label, *run.series(f"loss/{term}/{source}"), k) for k, run in enumerate(runs)]
-            details.append(chart(f"loss: {term}", lines, runs, f"source {source}"))
+            details.append(chart(f"loss: {term}", lines, runs, f"source {source}", unit="loss"))
     inside = grid(details)
     more = f'<details class="card"><summary>Terms by source</summary>{inside}</details>' if inside else ""
     return grid(cards) + more
@@ -196,7 +202,7 @@ def mixtures(runs: Sequence[RunLog]) -> str:
         colors = [everywhere.index(name) for name in names]
         if len(names) > 1:
             wanted = planned if planned.any() else None
-            svg = stacked_chart(names, colors, steps, drawn, wanted, f"mixture of {run.label}", marks(run))
+            svg = stacked_chart(names, colors, steps, drawn, wanted, f"mixture of {run.label}", marks(run), run.first)
             sub = "shares of the samples; dashed: as planned" if wanted is not None else "shares of the samples"
             cards.append(
                 figure(run.label if len(runs) > 1 else "Mixture as realised", svg, list(zip(names, colors, strict=True)), sub)
@@ -217,7 +223,7 @@ def _shares(lines: Sequence[dict[str, Any]], prefix: str, names: Sequence[str]) 
 def _mixture_rows(
     run: RunLog, names: Sequence[str], steps: Sequence[float], drawn: np.ndarray, planned: np.ndarray, many: bool
 ) -> list[list[str]]:
-    weights = np.diff([0.0, *steps])
+    weights = np.diff([float(run.first), *steps])
     batch = mapping(run.config, "data").get("global_batch")
     rows = []
     for k, name in enumerate(names):
@@ -237,19 +243,19 @@ def _mixture_rows(
 def vitals(runs: Sequence[RunLog]) -> str:
     """Learning rate, gradient norm, speed, waiting, and whatever else was logged."""
     cards = [
-        _family(runs, "Learning rate", "lr", smooth=False, zero=True, log=False),
-        _family(runs, "Gradient norm", "grad_norm", sub="before clipping"),
-        _family(runs, "Throughput", "samples_per_s", sub="samples a second", zero=True, log=False),
-        _family(runs, "Waiting for data", "wait_share", sub="share of the time", zero=True, percent=True),
-        _family(runs, "Memory", "memory_mb", sub="MiB", smooth=False, zero=True, log=False),
-        _family(runs, "Epochs", "epoch", sub="within each stage", smooth=False, zero=True, log=False),
+        _family(runs, "Learning rate", "lr", smooth=False, zero=True, log=False, unit="learning rate"),
+        _family(runs, "Gradient norm", "grad_norm", sub="before clipping", unit="norm"),
+        _family(runs, "Throughput", "samples_per_s", zero=True, log=False, unit="samples a second"),
+        _family(runs, "Waiting for data", "wait_share", zero=True, percent=True, unit="share of the time"),
+        _family(runs, "Memory", "memory_mb", smooth=False, zero=True, log=False, unit="MiB"),
+        _family(runs, "Epochs", "epoch", sub="within each stage", smooth=False, zero=True, log=False, unit="epochs"),
     ]
     others: dict[str, None] = {}
     for run in runs:
         for key in run.keys(""):
             if key not in KNOWN and key.partition("/")[0] not in FAMILIES and run.series(key)[0]:
                 others[key.partition("/")[0]] = None
-    return grid(cards + [_family(runs, name, name) for name in others])
+    return grid(cards + [_family(runs, name, name, unit=name) for name in others])
 
 
 def _family(runs: Sequence[RunLog], title: str, key: str, sub: str = "", smooth: bool = True, **options: Any) -> str:

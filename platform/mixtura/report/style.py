@@ -1,25 +1,25 @@
-"""How the report looks (CSS, light and dark) and the little it does under the pointer (plain JavaScript)."""
+"""How the report looks (CSS, light and dark) and the little it does under the pointer (plain JavaScript).
+
+`CSS` and `SCRIPT` are for a page of its own. `LIGHT`, `DARK` (declarations) and `RULES` serve pages that hold parts of a
+report; the script listens on the document, so it also serves charts that come later.
+"""
 
 from __future__ import annotations
 
-CSS = """
-:root{color-scheme:light dark;--bg:#f5f6f8;--card:#fff;--line:#e3e6eb;--grid:#eceef2;--ink:#1b2230;--soft:#5d6879;
---faint:#98a2b3;
+LIGHT = """
+--bg:#f5f6f8;--card:#fff;--line:#e3e6eb;--grid:#eceef2;--ink:#1b2230;--soft:#5d6879;--faint:#98a2b3;
 --accent:#2f6fde;--good:#0d8a6c;--note:#fff7e0;--noteline:#e6c565;--plan:#1b2230;
---c0:#2f6fde;--c1:#dd7412;--c2:#0d9488;--c3:#c2418c;--c4:#7a5ad6;--c5:#a88400;--c6:#cf443f;--c7:#5b7083}
-@media(prefers-color-scheme:dark){:root{--bg:#0f131a;--card:#171d27;--line:#283141;--grid:#222b38;--ink:#e6eaf1;--soft:#a1adbf;
---faint:#6d7a8d;--accent:#6ea8ff;--good:#3ccaa4;--note:#2b2614;--noteline:#7d6a26;--plan:#fff;
---c0:#6ea8ff;--c1:#ffa04d;--c2:#35c9b8;--c3:#f27fc0;--c4:#b09aff;--c5:#dfbd3f;--c6:#ff7d76;--c7:#9fb3c6}}
+--c0:#2f6fde;--c1:#dd7412;--c2:#0d9488;--c3:#c2418c;--c4:#7a5ad6;--c5:#a88400;--c6:#cf443f;--c7:#5b7083
+"""
+
+DARK = """
+--bg:#0f131a;--card:#171d27;--line:#283141;--grid:#222b38;--ink:#e6eaf1;--soft:#a1adbf;--faint:#6d7a8d;
+--accent:#6ea8ff;--good:#3ccaa4;--note:#2b2614;--noteline:#7d6a26;--plan:#fff;
+--c0:#6ea8ff;--c1:#ffa04d;--c2:#35c9b8;--c3:#f27fc0;--c4:#b09aff;--c5:#dfbd3f;--c6:#ff7d76;--c7:#9fb3c6
+"""
+
+RULES = """
 *{box-sizing:border-box}
-body{margin:0;background:var(--bg);color:var(--ink);
-font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
-main{max-width:1240px;margin:0 auto;padding:28px 24px 64px}
-header h1{font-size:30px;line-height:1.2;margin:0 0 4px;letter-spacing:-.02em;overflow-wrap:anywhere}
-header p{margin:0;color:var(--soft)}
-nav{position:sticky;top:0;z-index:5;background:var(--bg);border-bottom:1px solid var(--line);margin:16px -24px 0;
-padding:8px 24px;
-display:flex;gap:4px 18px;flex-wrap:wrap;font-size:14px}
-nav a{color:var(--soft);text-decoration:none}nav a:hover{color:var(--accent)}
 section{scroll-margin-top:48px}
 h2{font-size:20px;margin:36px 0 12px;letter-spacing:-.01em}h3{font-size:15px;margin:22px 0 8px}
 h2 small,h3 small{font-weight:400;color:var(--soft);font-size:13px;margin-left:8px}
@@ -43,6 +43,7 @@ svg{display:block;width:100%;height:auto;overflow:visible}
 svg svg{overflow:hidden}
 .grid{stroke:var(--grid);fill:none}.base{stroke:var(--faint);fill:none}.tick{fill:var(--soft);font-size:11px;
 font-variant-numeric:tabular-nums}
+.axis{fill:var(--soft);font-size:11px}
 .band{fill:var(--faint);font-size:10.5px}.stage{stroke:var(--faint);stroke-dasharray:2 3;fill:none}
 .cross{stroke:var(--faint);fill:none;pointer-events:none}
 .ink{--k:var(--ink)}.c0{--k:var(--c0)}.c1{--k:var(--c1)}.c2{--k:var(--c2)}.c3{--k:var(--c3)}.c4{--k:var(--c4)}.c5{--k:var(--c5)}
@@ -99,41 +100,64 @@ footer{margin-top:48px;color:var(--faint);font-size:13px}
 @media print{nav{position:static}.card,.tile{break-inside:avoid}}
 """
 
+CSS = f"""
+:root{{color-scheme:light dark;{LIGHT}}}
+@media(prefers-color-scheme:dark){{:root{{{DARK}}}}}
+"""
+CSS += """
+body{margin:0;background:var(--bg);color:var(--ink);
+font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
+main{max-width:1240px;margin:0 auto;padding:28px 24px 64px}
+header h1{font-size:30px;line-height:1.2;margin:0 0 4px;letter-spacing:-.02em;overflow-wrap:anywhere}
+header p{margin:0;color:var(--soft)}
+nav{position:sticky;top:0;z-index:5;background:var(--bg);border-bottom:1px solid var(--line);margin:16px -24px 0;
+padding:8px 24px;
+display:flex;gap:4px 18px;flex-wrap:wrap;font-size:14px}
+nav a{color:var(--soft);text-decoration:none}nav a:hover{color:var(--accent)}
+"""
+CSS += RULES
+
 SCRIPT = r"""
 const text=(v,p)=>p?(v*100).toFixed(1)+' %':v===0?'0':(Math.abs(v)<1e-3||Math.abs(v)>=1e7)?v.toExponential(2):
  Math.abs(v)>=1000?v.toLocaleString('en',{maximumFractionDigits:1}):String(+v.toPrecision(4));
 function near(xs,x){let a=0,b=xs.length-1;while(a<b){const m=(a+b)>>1;xs[m]<x?a=m+1:b=m}
  return a>0&&x-xs[a-1]<xs[a]-x?a-1:a}
-for(const svg of document.querySelectorAll('svg[data-hover]')){
+let shown=null;
+function hide(){if(shown){shown.querySelector('.tip')?.remove();shown.querySelector('.cross')?.setAttribute('d','');shown=null}}
+function values(svg,h,best){
+ const [x0,x1]=h.x,reach=(x1-x0)/40,rows=[];
+ h.series.forEach((s,k)=>{if(!s[2].length||svg.querySelector('g[data-k="'+k+'"]').classList.contains('off'))return;
+  const i=near(s[2],best);if(Math.abs(s[2][i]-best)>reach)return;
+  const row=document.createElement('div'),dot=document.createElement('i'),value=document.createElement('em');row.className=s[1];
+  value.textContent=text(s[3][i],h.percent);row.append(dot,s[0],value);rows.push(row)});
+ return rows}
+document.addEventListener('pointermove',e=>{
+ const svg=e.target.closest?.('svg[data-hover]');
+ if(!svg)return hide();
  const h=JSON.parse(svg.dataset.hover),[l,r,t,b]=h.box,[x0,x1]=h.x,figure=svg.closest('figure');
- const cross=svg.querySelector('.cross'),tip=figure.appendChild(document.createElement('div'));tip.className='tip';
- const hide=()=>{tip.style.display='none';cross.setAttribute('d','')};
- svg.addEventListener('pointerleave',hide);
- svg.addEventListener('pointermove',e=>{
-  const box=svg.getBoundingClientRect(),scale=svg.viewBox.baseVal.width/box.width,px=(e.clientX-box.left)*scale;
-  if(px<l-4||px>r+4)return hide();
-  const want=x0+(px-l)/(r-l)*(x1-x0);
-  let best=null;
-  h.series.forEach((s,k)=>{if(!s[2].length||svg.querySelector('g[data-k="'+k+'"]').classList.contains('off'))return;
-   const x=s[2][near(s[2],want)];if(best===null||Math.abs(x-want)<Math.abs(best-want))best=x});
-  if(best===null)return hide();
-  const reach=(x1-x0)/40;tip.replaceChildren();
-  const head=document.createElement('b');head.textContent='step '+best.toLocaleString('en');tip.append(head);
-  h.series.forEach((s,k)=>{if(!s[2].length||svg.querySelector('g[data-k="'+k+'"]').classList.contains('off'))return;
-   const i=near(s[2],best);if(Math.abs(s[2][i]-best)>reach)return;
-   const row=document.createElement('div'),dot=document.createElement('i'),value=document.createElement('em');
-row.className=s[1];
-   value.textContent=text(s[3][i],h.percent);row.append(dot,s[0],value);tip.append(row)});
-  const at=l+(best-x0)/(x1-x0)*(r-l);cross.setAttribute('d','M'+at+','+t+'V'+b);
-  tip.style.display='block';
-  const f=figure.getBoundingClientRect(),left=box.left-f.left+at/scale;
-  tip.style.left=(left+tip.offsetWidth+18>f.width?left-tip.offsetWidth-12:left+12)+'px';
-  tip.style.top=(e.clientY-f.top+14)+'px'});
- figure.querySelectorAll('.legend button').forEach(button=>button.addEventListener('click',()=>{
-  button.classList.toggle('off');button.setAttribute('aria-pressed',!button.classList.contains('off'));
-  svg.querySelectorAll('g[data-k="'+button.dataset.k+'"]').forEach(g=>g.classList.toggle('off'))}));
-}
-addEventListener('click',e=>{const open=document.querySelector('img.big');
- if(open)open.classList.remove('big');else if(e.target.matches('.strip img'))e.target.classList.add('big')});
+ const box=svg.getBoundingClientRect(),scale=svg.viewBox.baseVal.width/box.width,px=(e.clientX-box.left)*scale;
+ if(px<l-4||px>r+4)return hide();
+ const want=x0+(px-l)/(r-l)*(x1-x0);
+ let best=null;
+ h.series.forEach((s,k)=>{if(!s[2].length||svg.querySelector('g[data-k="'+k+'"]').classList.contains('off'))return;
+  const x=s[2][near(s[2],want)];if(best===null||Math.abs(x-want)<Math.abs(best-want))best=x});
+ if(best===null)return hide();
+ if(shown!==figure)hide();
+ shown=figure;
+ let tip=figure.querySelector('.tip');
+ if(!tip){tip=document.createElement('div');tip.className='tip';figure.append(tip)}
+ const head=document.createElement('b');head.textContent='step '+best.toLocaleString('en');
+ tip.replaceChildren(head,...values(svg,h,best));
+ const at=l+(best-x0)/(x1-x0)*(r-l);svg.querySelector('.cross').setAttribute('d','M'+at+','+t+'V'+b);
+ tip.style.display='block';
+ const f=figure.getBoundingClientRect(),left=box.left-f.left+at/scale;
+ tip.style.left=(left+tip.offsetWidth+18>f.width?left-tip.offsetWidth-12:left+12)+'px';
+ tip.style.top=(e.clientY-f.top+14)+'px'});
+addEventListener('click',e=>{
+ const button=e.target.closest?.('.legend button');
+ if(button){button.classList.toggle('off');button.setAttribute('aria-pressed',!button.classList.contains('off'));
+  button.closest('figure').querySelectorAll('svg g[data-k="'+button.dataset.k+'"]').forEach(g=>g.classList.toggle('off'))}
+ const open=document.querySelector('img.big');
+ if(open)open.classList.remove('big');else if(e.target.matches?.('.strip img'))e.target.classList.add('big')});
 addEventListener('keydown',e=>{if(e.key==='Escape')document.querySelector('img.big')?.classList.remove('big')});
 """

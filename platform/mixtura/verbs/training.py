@@ -24,18 +24,25 @@ def root_of(arguments: argparse.Namespace) -> Path:
 def run_training(arguments: argparse.Namespace, say: Say) -> int:
     """Train, or with --dry-run only build everything."""
     from mixtura.config import load
+    from mixtura.config.show import annotated
 
     if arguments.overfit < 0:
         raise MixturaError(f"--overfit must be at least 1, not {arguments.overfit}")
-    config = load(arguments.config, arguments.settings).config
+    loaded = load(arguments.config, arguments.settings)
     if arguments.dry_run:
         from mixtura.dry_run import dry_run
 
-        dry_run(config, root_of(arguments), say)
+        dry_run(loaded.config, root_of(arguments), say)
         return 0
     from mixtura.trainer import train
 
-    return train(config, resume=arguments.resume, root=root_of(arguments), overfit=arguments.overfit)
+    return train(
+        loaded.config,
+        resume=arguments.resume,
+        root=root_of(arguments),
+        overfit=arguments.overfit,
+        text=annotated(loaded),
+    )
 
 
 def evaluate(arguments: argparse.Namespace, say: Say) -> None:
