@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mixtura.config import Loaded, dump, load, loads, merged
 from mixtura.config.schema import RunConfig
-from mixtura.config.show import annotated, difference
+from mixtura.config.show import annotated, difference, origins_in
 from mixtura.errors import ConfigError
 from mixtura.plugins import registry
 from tests.core.strategies import SCALARS, WORDS
@@ -418,6 +418,20 @@ def test_the_annotated_configuration_tells_origins_and_loads_back_equal() -> Non
     assert "every: 5" in text
     assert "# b.yaml:1" in text
     assert loads(text).config == loaded.config
+
+
+def test_origins_are_read_back_from_an_annotated_configuration() -> None:
+    found = origins_in(annotated(loads(GOOD, ["run.seed=4", "system.options={a: [[1], [2]], b: 'x  # y'}"], name="c.yaml")))
+    assert found[("run", "seed")] == (4, "command line 'run.seed=4'")
+    assert found[("optim", "lr")] == (1e-4, "c.yaml:" + str(1 + GOOD[: GOOD.index("lr:")].count("\n")))
+    assert found[("optim", "eps")] == (1e-8, "default")
+    assert found[("system", "options", "a")][0] == [[1], [2]]
+    assert found[("system", "options", "b")][0] == "x  # y"
+    assert ("stages", 0, "steps") in found
+
+
+def test_a_configuration_without_comments_tells_no_origins() -> None:
+    assert origins_in(dump(good())) == {}
 
 
 def test_a_difference_names_paths_and_both_values() -> None:

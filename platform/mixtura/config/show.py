@@ -13,7 +13,7 @@ from mixtura.config.loader import Loaded, plain
 from mixtura.config.messages import models_in
 from mixtura.config.origins import DEFAULT, Origin
 from mixtura.config.schema import RunConfig
-from mixtura.config.yaml_marks import Path, show, write
+from mixtura.config.yaml_marks import Path, read, show, write
 from mixtura.errors import MixturaError
 from mixtura.plugins import KINDS, Kind, UnknownName, registry
 
@@ -32,7 +32,7 @@ def _lines(data: dict[str, Any], path: Path, depth: int, loaded: Loaded) -> Iter
     for key, value in data.items():
         here = (*path, key)
         head = write({key: None}).removesuffix(" null\n")
-        if head.startswith("?") or not _is_open(value):
+        if _is_single(key, value):
             yield from _leaf(indent, key, value, _origin(loaded, here))
         elif isinstance(value, dict):
             yield indent + head
@@ -43,6 +43,11 @@ def _lines(data: dict[str, Any], path: Path, depth: int, loaded: Loaded) -> Iter
                 block = list(_lines(item, (*here, number), depth + 2, loaded))
                 yield f"{indent}  - {block[0].lstrip()}"
                 yield from block[1:]
+
+
+def _is_single(key: str | int, value: Any) -> bool:
+    """Whether a value is written whole; so is everything below a key that needs a line of its own."""
+    return not _is_open(value) or (isinstance(key, str) and write({key: None}).startswith("?"))
 
 
 def _is_open(value: Any) -> bool:
@@ -75,6 +80,32 @@ def _origin(loaded: Loaded, path: Path) -> Origin:
                 inside = inside[part]
             return loaded.origins[path[:length]] if length == len(path) or not isinstance(inside, dict | list) else DEFAULT
     return DEFAULT
+
+
+def origins_in(text: str) -> dict[Path, tuple[Any, str]]:
+    """The inverse of `annotated`: path of every single value -> (value, origin); empty where a text has no such comments."""
+    marked, lines = read(text), ["", *text.splitlines()]
+    found: dict[Path, tuple[Any, str]] = {}
+    for path, value in _single(marked.data, ()):
+        number = marked.lines[path]
+        _, mark, origin = lines[number].rpartition("  # ")
+        if not mark:
+            before = lines[number - 1].lstrip()
+            if not before.startswith("# "):
+                return {}
+            origin = before.removeprefix("# ")
+        found[path] = (value, origin)
+    return found
+
+
+def _single(data: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    """Values that `annotated` writes as one."""
+    inside = data.items() if isinstance(data, dict) else enumerate(data) if _is_open(data) else ()
+    for key, value in inside:
+        if _is_single(key, value):
+            yield (*path, key), value
+        else:
+            yield from _single(value, (*path, key))
 
 
 def difference(first: RunConfig, second: RunConfig) -> list[str]:
