@@ -124,10 +124,17 @@ class FastTokenizer:
         """Ids of a chunk (T, D)."""
         return list(self.bpe.encode("".join(map(chr, self.code_points(chunk).tolist())), add_special_tokens=False).ids)
 
+    def fits(self, ids: Sequence[int], steps: int, channels: int) -> bool:
+        """Whether `ids` stand for a chunk (steps, channels); what a language model writes need not."""
+        return len(self._text(ids)) == steps * channels
+
+    def _text(self, ids: Sequence[int]) -> str:
+        known = self.size
+        return str(self.bpe.decode([int(i) for i in ids])) if all(0 <= int(i) < known for i in ids) else ""
+
     def decode(self, ids: Sequence[int], steps: int, channels: int) -> np.ndarray:
         """The chunk (steps, channels) float32 that `ids` stand for; zeros when they stand for another number of values."""
-        known = self.size
-        text = self.bpe.decode([int(i) for i in ids]) if all(0 <= int(i) < known for i in ids) else ""
+        text = self._text(ids)
         if len(text) != steps * channels:
             return np.zeros((steps, channels), np.float32)
         levels = np.array([ord(c) for c in text], np.int64).reshape(steps, channels) + self.low

@@ -102,12 +102,21 @@ class SequenceBuilder:
         sequence.cut = len(sequence.ids)
         return sequence
 
-    def prompt(self, instruction: str, present: Sequence[bool]) -> TokenSequence:
-        """What the model reads before it writes; ends with `<|LAPstart|>` when latent codes are on."""
+    def prompt(self, instruction: str, present: Sequence[bool], codes: Sequence[int] | None = None) -> TokenSequence:
+        """What the model reads before it writes; ends with `<|LAPstart|>` when latent codes are on, or with given `codes`."""
         sequence = self._prompt(instruction, present)
         if self.config.latent:
             sequence.add(self.vocabulary.mark("<|LAPstart|>"))
+            sequence.add([self.vocabulary.code_base + int(code) for code in codes or ()])
             sequence.cut = len(sequence.ids)
+        return sequence
+
+    def before_fast(self, instruction: str, present: Sequence[bool], codes: Sequence[int] | None) -> TokenSequence:
+        """What stands before the FAST tokens of a robot sample, with the codes that were chosen (None: the head is off)."""
+        sequence = self.prompt(instruction, present, codes)
+        if codes is not None:
+            sequence.add(self.vocabulary.mark("<|LAPend|>"))
+        sequence.add(self.vocabulary.mark("<|FASTstart|>"))
         return sequence
 
     def robot(

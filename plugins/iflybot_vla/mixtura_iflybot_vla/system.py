@@ -236,10 +236,15 @@ class IFlyBotVLA(System):
     # -- use ---------------------------------------------------------------------------------------------------
     @torch.no_grad()
     def infer(self, **inputs: Any) -> dict[str, Any]:
-        """Act, or answer a question.
+        """Act, look ahead, or answer a question.
 
         `images` (B, V, H, W, 3) uint8 (views in the order of `cameras`), `state` (B, D) raw, `instruction` B strings, `source`
         whose statistics hold (optional), `seed` of the noise -> actions (B, H, D) float32 in the data's units, codes (B, codes).
+        Acting can be given `codes` (B, codes) to act under, in place of those that the model would write, and `discrete`:
+        True -> also fast, the FAST ids of the chunk that the language model writes itself (B lists), and fast_actions
+        (B, H, D), NaN where those ids stand for no chunk.
+        With `codes` and images alone -> before and predicted (B, h, w, 3) uint8: the head camera now, and `latent_span`
+        frames later as the latent action model expects it under these codes.
         With `question` (B strings) in place of state and instruction -> text, B strings.
         """
         images = np.asarray(inputs["images"], np.uint8)
@@ -247,32 +252,54 @@ class IFlyBotVLA(System):
             raise DataError(f"images of shape {images.shape} given; expected (batch, views, height, width, 3) uint8")
         if "question" in inputs:
             return {"text": self._answer(images, list(inputs["question"]))}
-        return self._act(
-            images,
-            np.asarray(inputs["state"], np.float32),
-            list(inputs["instruction"]),
-            inputs.get("source"),
-            int(inputs.get("seed", 0)),
+        codes = None if inputs.get("codes") is None else self._given_codes(inputs["codes"], len(images))
+        if codes is not None and "instruction" not in inputs:
+            return self._look_ahead(images, codes)
+        state, words, source = np.asarray(inputs["state"], np.float32), list(inputs["instruction"]), inputs.get("source")
+        result = self._act(images, state, words, source, int(inputs.get("seed", 0)), codes)
+        if inputs.get("discrete"):
+            result |= self._write_fast(images, state, words, source, result.get("codes"))
+        return result
+
+    def _given_codes(self, codes: Any, batch: int) -> Tensor:
+        """Latent codes from outside (B, codes) int64; raises DataError for what are none."""
+        config, given = (
+            self.config.lam,
+            torch.as_tensor(np.asarray(codes), dtype=torch.int64, device=next(self.parameters()).device),
         )
+        if not self.config.latent:
+            raise DataError("codes given; this system was trained without latent actions (`latent: false`)")
+        if given.shape != (batch, config.codes) or given.min() < 0 or given.max() >= config.codebook:
+            raise DataError(
+                f"codes {given.tolist()} given; expected {batch} rows of {config.codes} numbers from 0 to {config.codebook - 1}"
+            )
+        return given
 
     def _tensor(self, images: np.ndarray) -> Tensor:
         """All images of a batch, resized and normalised (N, 3, h, w)."""
         flat = np.stack([resize(image, self.config.image_size) for image in images.reshape(-1, *images.shape[2:])])
         return normalise_images(torch.from_numpy(flat).to(next(self.parameters()).device))
 
+    def _prompts(self, sequences: Sequence[TokenSequence]) -> Batch:
+        device = next(self.parameters()).device
+        return {name: torch.from_numpy(array).to(device) for name, array in pad(sequences).items()}
+
     def _act(
-        self, images: np.ndarray, state: np.ndarray, instruction: list[str], source: str | None, seed: int
+        self,
+        images: np.ndarray,
+        state: np.ndarray,
+        instruction: list[str],
+        source: str | None,
+        seed: int,
+        given: Tensor | None = None,
     ) -> dict[str, Any]:
         config, assets = self.config, self._assets()
         device, normaliser = next(self.parameters()).device, assets.normaliser(source)
-        present = [True] * images.shape[1]
-        batch = {
-            k: torch.from_numpy(v).to(device)
-            for k, v in pad([self.builder.prompt(text, present) for text in instruction]).items()
-        }
+        present, rows = [True] * images.shape[1], [None] * len(images) if given is None else given.tolist()
+        batch = self._prompts([self.builder.prompt(text, present, codes) for text, codes in zip(instruction, rows, strict=True)])
         robot = torch.from_numpy(normaliser.encode("state", state)).to(device)
         ready = self._tensor(images)
-        if config.latent:
+        if config.latent and given is None:
             base = assets.vocabulary.code_base
             written = self.vlm.generate(
                 batch["ids"], batch["mask"], ready, robot, config.lam.codes, allowed=(base, base + config.lam.codebook)
@@ -280,7 +307,7 @@ class IFlyBotVLA(System):
             keys, values, mask, codes = written.keys, written.values, written.key_mask, written.tokens - base
         else:
             read = self.vlm(batch["ids"], batch["mask"], ready, robot)
-            keys, values, mask, codes = read.keys, read.values, batch["mask"], None
+            keys, values, mask, codes = read.keys, read.values, batch["mask"], given
         generator = torch.Generator().manual_seed(seed)
         noise = (
             torch.randn(1, config.chunk, config.width, generator=generator).expand(len(state), -1, -1).to(device)
@@ -293,11 +320,39 @@ class IFlyBotVLA(System):
         result = {"actions": torch.from_numpy(normaliser.decode("action", actions.float().cpu().numpy()))}
         return result | ({"codes": codes} if codes is not None else {})
 
+    def _write_fast(
+        self, images: np.ndarray, state: np.ndarray, instruction: list[str], source: str | None, codes: Tensor | None
+    ) -> dict[str, Any]:
+        """FAST ids that the language model writes behind the codes, and their chunks; nothing where the head is off."""
+        config, assets = self.config, self._assets()
+        if not config.fast or assets.fast is None:
+            return {}
+        normaliser, vocabulary, present = assets.normaliser(source), assets.vocabulary, [True] * images.shape[1]
+        rows = [None] * len(images) if codes is None else codes.tolist()
+        batch = self._prompts([self.builder.before_fast(text, present, row) for text, row in zip(instruction, rows, strict=True)])
+        robot = torch.from_numpy(normaliser.encode("state", state)).to(batch["ids"].device)
+        (end,), channels = vocabulary.mark("<|FASTend|>"), fast_channels(normaliser, config)
+        limit = config.chunk * channels + 1
+        written = self.vlm.generate(batch["ids"], batch["mask"], self._tensor(images), robot, limit, stop=[end])
+        ids = [[token - vocabulary.fast_base for token in row if token not in (end, -1)] for row in written.tokens.tolist()]
+        chunks = [
+            normaliser.decode("action", assets.fast.decode(row, config.chunk, channels))
+            if assets.fast.fits(row, config.chunk, channels)
+            else np.full((config.chunk, normaliser.channels("action")), np.nan, np.float32)
+            for row in ids
+        ]
+        return {"fast": ids, "fast_actions": torch.from_numpy(np.stack(chunks))}
+
+    def _look_ahead(self, images: np.ndarray, codes: Tensor) -> dict[str, Any]:
+        """The head camera now and as the latent action model expects it after the change that the codes stand for."""
+        before = torch.from_numpy(np.stack([resize(view[0], self.lam.lam.image) for view in images])).to(codes.device)
+        pixels = self.lam.lam.predict(before, codes).permute(0, 2, 3, 1)
+        return {"before": before, "predicted": (255 * pixels).round().clamp(0, 255).to(torch.uint8)}
+
     def _answer(self, images: np.ndarray, questions: list[str]) -> list[str]:
-        vocabulary, device = self._assets().vocabulary, next(self.parameters()).device
+        vocabulary = self._assets().vocabulary
         marks = "<image>\n" * images.shape[1]
-        sequences = [self.builder.asked(marks + text) for text in questions]
-        batch = {k: torch.from_numpy(v).to(device) for k, v in pad(sequences).items()}
+        batch = self._prompts([self.builder.asked(marks + text) for text in questions])
         written = self.vlm.generate(
             batch["ids"], batch["mask"], self._tensor(images), None, ANSWER_LIMIT, stop=vocabulary.mark("<|im_end|>")
         )

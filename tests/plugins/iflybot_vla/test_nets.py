@@ -255,6 +255,14 @@ def test_any_grid_gives_the_wanted_number_of_codes(codes: int, image: int) -> No
     assert torch.equal(latent.indices(frames), latent.indices(as_video(frames)))
 
 
+def test_its_own_codes_predict_the_picture_it_reconstructs() -> None:
+    torch.manual_seed(0)
+    latent = LatentActions(CONFIG.lam).eval()
+    video = torch.randint(0, 255, (3, 2, 40, 40, 3), dtype=torch.uint8, generator=gen())
+    out = latent(video)
+    torch.testing.assert_close(latent.lam.predict(video[:, 0], out.indices), out.reconstruction)
+
+
 def test_frames_of_another_layout_are_refused() -> None:
     with pytest.raises(MixturaError, match="expected uint8"):
         LatentActions(CONFIG.lam).indices(torch.zeros(1, 2, 3, 40, 40))

@@ -18,7 +18,7 @@ from mixtura.data.formats.lerobot import LeRobotConfig, LeRobotSource
 from mixtura.errors import ConfigError, DataError, MixturaError, RunError
 from mixtura.evaluate import EvalContext
 from mixtura.rng import KeyedRng
-from mixtura_iflybot_vla.sim.closed_loop import ClosedLoop, ClosedLoopConfig
+from mixtura_iflybot_vla.sim.closed_loop import ClosedLoop, ClosedLoopConfig, Crew, Team
 from mixtura_iflybot_vla.sim.demos import HOLD_ROWS, Job, MetaworldDemos, MetaworldDemosConfig, demonstrate, simulate
 from mixtura_iflybot_vla.sim.questions import KINDS, Scene, box_of
 from mixtura_iflybot_vla.sim.world import GOAL, TASKS, Rendering, World, close_worlds, episode_seed, shared_world
@@ -324,6 +324,48 @@ def test_a_system_that_does_nothing_fails_everywhere(tmp_path: Path) -> None:
     assert state.shape == (3, 4)
     assert len(instruction) == 3
     assert len(system.calls) == 3  # six rows, two of every plan
+
+
+def drift(team: Any, outcomes: list[Any], words: list[str]) -> dict[int, np.ndarray]:
+    """A policy that depends on what it sees."""
+    return {o.slot: np.tile([0.1, 0.4, 0.001 * float(o.images.mean()), 0], (8, 1)) for o in outcomes}
+
+
+def test_the_loop_can_be_watched_row_by_row_and_goes_the_same_way(tmp_path: Path) -> None:
+    loop = evaluator(tmp_path, rows=10, execute=4)
+    ends, seen = [], []
+    for stride in (None, 1, 3):
+        moves = list(loop.moves(Team(loop.config), "reach", drift, [0, 2], stride=stride))
+        seen.append(len(moves))
+        ends.append((moves[-1].outcomes, moves[-1].plans))
+    assert seen == [4, 11, 6]  # the start; then 4 + 4 + 2 rows: at once, one by one, three and one
+    assert all(outcomes == ends[0][0] for outcomes, _ in ends)
+    assert all(np.array_equal(plans[2], ends[0][1][2]) for _, plans in ends)
+
+
+def test_a_loop_that_is_left_and_made_again_comes_back_to_the_same_state(tmp_path: Path) -> None:
+    loop, team = evaluator(tmp_path), Team(ClosedLoopConfig(tasks=("reach",), image_size=SIZE, processes=0))
+    team.start("reach", [1])
+    done = np.random.default_rng(0).uniform(-1, 1, (6, 4))
+    for row in done:
+        team.advance({1: row[None]})
+    pictures = team.views([1])[1]
+    again = Team(loop.config)
+    again.start("reach", [1])
+    for pair in done.reshape(3, 2, 4):
+        again.advance({1: pair})
+    assert np.array_equal(again.views([1])[1], pictures)
+
+
+@pytest.mark.slow
+def test_what_a_simulator_process_refuses_is_said_without_a_traceback() -> None:
+    crew = Crew(ClosedLoopConfig(processes=1, image_size=SIZE), 1)
+    try:
+        with pytest.raises(RunError, match=r"^task 'reech' is not known"):
+            crew.start("reech", [0])
+        assert crew.start("reach", [0])[0].rows == 0
+    finally:
+        crew.close()
 
 
 def test_films_are_written_and_small(tmp_path: Path) -> None:

@@ -214,6 +214,71 @@ def test_a_trained_run_acts_and_answers(make: Any, tmp_path: Path) -> None:
     assert [type(answer) for answer in answers] == [str, str]
 
 
+def inputs(batch: int = 2) -> dict[str, Any]:
+    """What a robot sees, feels and is told; instructions of different lengths."""
+    images = np.random.default_rng(0).integers(0, 255, (batch, 2, 48, 48, 3), np.uint8)
+    return {"images": images, "state": np.zeros((batch, 3), np.float32), "instruction": ["push block 0", "push"][:batch]}
+
+
+def test_acting_under_the_codes_it_would_write_itself_changes_nothing(ready: Any) -> None:
+    system = ready[0].eval()
+    free = system.infer(**inputs())
+    told = system.infer(**inputs(), codes=free["codes"])
+    torch.testing.assert_close(told["actions"], free["actions"], atol=1e-5, rtol=1e-4)
+    other = system.infer(**inputs(), codes=(free["codes"] + 1) % system.config.lam.codebook)
+    assert not torch.allclose(other["actions"], free["actions"], atol=1e-4)
+
+
+def test_the_language_model_writes_discrete_tokens_when_asked(ready: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    system = ready[0].eval()
+    assert "fast" not in system.infer(**inputs())
+    assert len(system.infer(**inputs(), discrete=True)["fast"]) == 2
+    base, end = system.assets.vocabulary.fast_base, system.assets.vocabulary.mark("<|FASTend|>")[0]
+    chunk = np.float32(np.sin(np.arange(12)).reshape(4, 3) / 2)
+    ids = system.assets.fast.encode(chunk)
+    written = [[base + token for token in ids] + [end], [base] + [-1] * len(ids)]
+    real = system.vlm.generate
+
+    def generate(*given: Any, stop: Any = (), **more: Any) -> Any:
+        made = real(*given, stop=stop, **more)
+        return type(made)(torch.tensor(written), made.keys, made.values, made.key_mask) if end in stop else made
+
+    monkeypatch.setattr(system.vlm, "generate", generate)
+    result = system.infer(**inputs(), discrete=True)
+    assert result["fast"] == [ids, [0]]
+    expected = system.assets.normaliser().decode("action", chunk)
+    assert np.abs(result["fast_actions"][0].numpy() - expected).max() < 0.1 * np.abs(expected).max()
+    assert torch.isnan(result["fast_actions"][1]).all()
+
+
+def test_codes_alone_ask_what_the_picture_becomes(ready: Any) -> None:
+    system = ready[0].eval()
+    images = inputs(1)["images"]
+    seen = system.infer(images=images, codes=np.zeros((1, 8), int))
+    other = system.infer(images=images, codes=np.arange(8)[None])
+    assert seen["before"].shape == seen["predicted"].shape == (1, 16, 16, 3)
+    assert torch.equal(seen["before"], other["before"])
+    assert not torch.equal(seen["predicted"], other["predicted"])
+
+
+@pytest.mark.parametrize("codes", [[[0] * 7], [[0] * 7 + [32]], [[-1] * 8], [[0] * 8] * 2])
+def test_codes_that_are_none_are_refused(codes: Any, ready: Any) -> None:
+    with pytest.raises(DataError, match="expected 1 rows of 8 numbers from 0 to 31"):
+        ready[0].infer(images=inputs(1)["images"], codes=codes)
+
+
+@pytest.mark.parametrize("off", ["latent", "fast"])
+def test_a_system_without_a_head_acts_and_says_nothing_of_it(off: str, make: Any, tmp_path: Path) -> None:
+    system, _ = prepared(make(system={off: False}), tmp_path)
+    result = system.eval().infer(**inputs(), discrete=True)
+    assert set(result) == {"actions", "codes", "fast", "fast_actions"} - (
+        {"codes"} if off == "latent" else {"fast", "fast_actions"}
+    )
+    if off == "latent":
+        with pytest.raises(DataError, match="without latent actions"):
+            system.infer(**inputs(), codes=np.zeros((2, 8)))
+
+
 def test_nan_actions_make_bad_samples(make: Any, tmp_path: Path) -> None:
     import shutil
 

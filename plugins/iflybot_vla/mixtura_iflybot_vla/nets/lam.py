@@ -186,6 +186,12 @@ class LatentActionModel(nn.Module):
         """Codes (B, codes) int64 of frame pairs."""
         return self.quantise(*self.encode(video)).indices
 
+    @torch.no_grad()
+    def predict(self, frames: Tensor, indices: Tensor) -> Tensor:
+        """What frames uint8 (B, H, W, 3) become under codes (B, codes): (B, 3, H, W) in about [0, 1]."""
+        pair = torch.stack([frames, frames], 1)  # the second one is never looked at
+        return self.decode(pair, self.vq.tokens(self.vq.codebooks[indices.flatten()]))
+
     def _check(self, video: Tensor) -> Tensor:
         if video.shape[-1] != self.image or video.shape[-2] != self.image:
             raise MixturaError(

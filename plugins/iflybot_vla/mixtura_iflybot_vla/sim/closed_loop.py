@@ -11,7 +11,7 @@ import json
 import multiprocessing
 import os
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,10 +21,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pydantic import Field, model_validator
 
-from mixtura.errors import ConfigError, DataError, RunError
+from mixtura.errors import ConfigError, DataError, MixturaError, RunError
 from mixtura.evaluate import EvalContext, EvalResult, EvaluatorConfig
 from mixtura_iflybot_vla.sim.world import (
-    TASKS,
     Rendering,
     Snapshot,
     check_names,
@@ -78,6 +77,18 @@ class Outcome:
     solved: bool
     images: np.ndarray | None = None
     state: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Move:
+    """Some rows of the plans (rows, 4) by slot, carried out: the last `done` rows so far, and the episodes after them.
+
+    The first move of a task has no plans: it shows how the episodes begin.
+    """
+
+    plans: Mapping[int, np.ndarray]
+    done: int
+    outcomes: list[Outcome]
 
 
 @dataclass
@@ -144,6 +155,15 @@ class Team:
             episode.frames.append(world.image(self.config.cameras[0]))
         return {slot: episode.frames for slot, episode in self.episodes.items() if episode.filmed}
 
+    def views(self, slots: Sequence[int]) -> dict[int, np.ndarray]:
+        """What the robots see (V, H, W, 3), after the end of an episode as well."""
+        world = shared_world(self.task, self.config.rendering)
+        seen = {}
+        for slot in slots:
+            world.restore(self.episodes[slot].snapshot)
+            seen[slot] = world.images()
+        return seen
+
     def close(self) -> None:
         """Free the simulators of this process."""
         close_worlds()
@@ -188,6 +208,9 @@ class Crew(Team):
     def films(self) -> dict[int, list[np.ndarray]]:
         return {slot: film for part in self._ask("films", [()] * len(self.lines)) for slot, film in part.items()}
 
+    def views(self, slots: Sequence[int]) -> dict[int, np.ndarray]:
+        return {slot: seen for part in self._ask("views", [(part,) for part in self._deal(slots)]) for slot, seen in part.items()}
+
     def close(self) -> None:
         for line in self.lines:
             line.close()  # a worker ends when its line does
@@ -208,6 +231,8 @@ class Crew(Team):
         except (EOFError, OSError) as error:
             raise RunError("a simulator process ended unexpectedly; set `processes: 0` to see its own error") from error
         for kind, answer in answers:
+            if kind == "refused":
+                raise RunError(answer)
             if kind == "error":
                 raise RunError(f"a simulator process failed:\n{answer}")
         return [answer for _, answer in answers]
@@ -224,6 +249,8 @@ def _work(line: Connection, config: ClosedLoopConfig) -> None:
             return
         try:
             line.send(("answer", getattr(team, method)(*values)))
+        except MixturaError as error:
+            line.send(("refused", str(error)))
         except Exception:  # told to the caller, who raises
             line.send(("error", traceback.format_exc()))
 
@@ -242,7 +269,7 @@ class ClosedLoop:
     def run(self, system: System, context: EvalContext) -> EvalResult:
         """Let `system` act. It is given `images` (B, V, H, W, 3) uint8, `state` (B, 4) float32 and `instruction`."""
         self._check(system, context)
-        return self.measure(lambda team, outcomes, words: self._infer(system, outcomes, words), context.out)
+        return self.measure(lambda team, outcomes, words: self.plan(system, outcomes, words), context.out)
 
     def expert(self, out: Path) -> EvalResult:
         """The same for the scripted expert, its actions held as long as a policy's: what a perfect imitator can reach."""
@@ -272,18 +299,35 @@ class ClosedLoop:
 
     def _play(self, team: Team, task: str, policy: Policy) -> list[Outcome]:
         """All episodes of a task to their ends, in the order of their numbers."""
-        running = team.start(task, range(self.config.episodes))
         finished: dict[int, Outcome] = {}
-        phrases = TASKS[task].phrases
-        while running:
-            plans = policy(team, running, [phrases[outcome.slot % len(phrases)] for outcome in running])
-            outcomes = team.advance({slot: np.asarray(plan, np.float64)[: self.config.execute] for slot, plan in plans.items()})
-            finished |= {outcome.slot: outcome for outcome in outcomes if outcome.images is None}
-            running = [outcome for outcome in outcomes if outcome.images is not None]
+        for move in self.moves(team, task, policy, range(self.config.episodes)):
+            finished |= {outcome.slot: outcome for outcome in move.outcomes if outcome.images is None}
         return [finished[slot] for slot in sorted(finished)]
 
-    def _infer(self, system: System, outcomes: list[Outcome], words: list[str]) -> dict[int, np.ndarray]:
-        """One plan for each running episode from one call of `infer`."""
+    def moves(
+        self, team: Team, task: str, policy: Policy, slots: Sequence[int], words: Sequence[str] = (), stride: int | None = None
+    ) -> Iterator[Move]:
+        """The loop itself, for whoever wants to watch: plan, carry out `execute` rows, plan again, until all have ended.
+
+        `words` are the instructions (the task's own by default); with `stride` so many rows a move, which changes what is
+        seen on the way and not what happens.
+        """
+        phrases = words or known_task(task).phrases
+        running, stride = team.start(task, slots), stride or self.config.execute
+        yield Move({}, 0, running)
+        while running:
+            made = policy(team, running, [phrases[outcome.slot % len(phrases)] for outcome in running])
+            plans = {slot: np.asarray(plan, np.float64) for slot, plan in made.items()}
+            for first in range(0, self.config.execute, stride):
+                last = min(first + stride, self.config.execute)
+                outcomes = team.advance({outcome.slot: plans[outcome.slot][first:last] for outcome in running})
+                yield Move(plans, last, outcomes)
+                running = [outcome for outcome in outcomes if outcome.images is not None]
+                if not running:
+                    break
+
+    def plan(self, system: System, outcomes: list[Outcome], words: list[str]) -> dict[int, np.ndarray]:
+        """One plan (rows, 4) for each running episode from one call of `infer`."""
         images = np.stack([outcome.images for outcome in outcomes if outcome.images is not None])
         state = np.stack([outcome.state for outcome in outcomes if outcome.state is not None])
         actions = system.infer(images=images, state=state, instruction=words)["actions"]
