@@ -47,7 +47,7 @@ class Choice:
 
 
 def found(system: str, extra: Path | None = None, root: Path | None = None) -> list[Choice]:
-    """Weights of `system` in `runs/`, `exports/` and `weights/` of `root` (the working folder), newest first, `extra` before all."""
+    """Weights of `system` in the `FOLDERS` of `root` (the working folder), newest first, `extra` before all."""
     base = Path.cwd() if root is None else root
     folders = [path for name in FOLDERS for path in sorted((base / name).glob("*")) if path.is_dir()]
     choices = [choice for path in folders if (choice := _choice(path, system))]

@@ -63,6 +63,11 @@ class Line:
         with self._changed:
             return [job for job in self._jobs if job.session == session]
 
+    def all(self) -> list[Job]:
+        """Jobs that wait or run."""
+        with self._changed:
+            return list(self._jobs)
+
     def wake(self) -> None:
         """Let those who wait look whether they were cancelled."""
         with self._changed:
@@ -87,6 +92,13 @@ def stop_session(session: str) -> None:
     LINE.wake()
 
 
+def stop_all() -> None:
+    """Cancel all jobs: the server ends."""
+    for job in LINE.all():
+        job.cancelled.set()
+    LINE.wake()
+
+
 def run(
     button: gr.Button, function: Callable[..., Any], inputs: Any, outputs: Any, cancel: gr.Button | None = None
 ) -> Dependency:
@@ -100,7 +112,9 @@ def run(
         api_visibility="private",
     )
     if cancel is not None:
-        cancel.click(_cancel, None, None, queue=False, show_progress="hidden", cancels=[dependency], api_visibility="private")
+        cancel.click(
+            _cancel, None, None, concurrency_limit=None, show_progress="hidden", cancels=[dependency], api_visibility="private"
+        )
     return dependency
 
 
@@ -124,14 +138,18 @@ def as_job(function: Callable[..., Any]) -> Callable[..., Generator[Any, None, N
             job.cancelled.set()
             LINE.wake()
 
-    # functools.wraps leaves `inspect.isgeneratorfunction` to the wrapper, which is what gradio asks
     return job_of
 
 
 def _results(job: Job) -> Generator[Any, None, None]:
     """What the job yields, until it ends or fails."""
     while True:
-        what, value = job.results.get()
+        try:
+            what, value = job.results.get(timeout=0.5)
+        except queue.Empty:
+            if job.cancelled.is_set():
+                return  # the page is free at once, the line when the handler notices
+            continue
         if what == "done":
             return
         if what == "failed":

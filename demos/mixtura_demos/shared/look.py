@@ -9,6 +9,7 @@ import gradio as gr
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif")
 MONO = ("ui-monospace", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 CSS = (Path(__file__).parent / "look.css").read_text()
+HEAD = '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
 
 
 def theme() -> gr.themes.Base:
@@ -18,7 +19,23 @@ def theme() -> gr.themes.Base:
         neutral_hue=gr.themes.colors.slate,
         font=FONTS,
         font_mono=MONO,
-        radius_size=gr.themes.sizes.radius_sm,
+        radius_size=gr.themes.sizes.radius_md,
+    ).set(
+        body_background_fill="#f6f8f9",
+        body_background_fill_dark="#0e151a",
+        background_fill_primary_dark="#16212a",
+        block_background_fill="#ffffff",
+        block_background_fill_dark="#16212a",
+        block_border_width="1px",
+        block_border_color_dark="#2f3d48",
+        input_background_fill_dark="#0e151a",
+        input_border_width="1px",
+        button_primary_background_fill="#0b7a75",
+        button_primary_background_fill_hover="#096661",
+        button_primary_text_color="#ffffff",
+        button_primary_background_fill_dark="#0b7a75",
+        button_primary_background_fill_hover_dark="#0d918b",
+        button_primary_text_color_dark="#ffffff",
     )
 
 
