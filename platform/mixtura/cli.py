@@ -99,13 +99,14 @@ def _training(verbs: Any, common: argparse.ArgumentParser) -> None:
         "--weights", metavar="FILE", help="a published checkpoint that fills the system of CONFIG, so that `infer` can use it"
     )
     export.add_argument("--root", default=".", metavar="DIR", help="folder that relative paths of CONFIG start from")
-    demo = _verb(verbs, common, "demo", "house:demo", "open the demo of a system in the browser")
-    demo.add_argument("demo", metavar="NAME", nargs="?", help="which one; lists them when left out")
+    demo = _verb(verbs, common, "demo", "house:demo", "open the demos in the browser: a hub with all of them, or one")
+    demo.add_argument("demo", metavar="NAME", nargs="?", help="which one; all when left out")
+    demo.add_argument("--list", action="store_true", help="list what is installed and end")
     demo.add_argument(
-        "--checkpoint", default=None, metavar="RUN", help="run or checkpoint folder; small random weights when left out"
+        "--run", dest="run_folder", default=None, metavar="RUN", help="run, export or folder of published weights to begin with"
     )
     demo.add_argument("--host", default="127.0.0.1", help="address to listen on (this machine only)")
-    demo.add_argument("--port", type=int, default=None)
+    demo.add_argument("--port", type=int, default=None, help="port to listen on (7860 or the next free one; 0: any)")
     ablate = _rooted(
         _verb(verbs, common, "ablate", "training:ablate", "train the variants of a configuration, compare them", settings=True)
     )

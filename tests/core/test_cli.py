@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -48,14 +50,7 @@ class Maker:
         self.file.write_text(str(self.seed))
         return [self.file]
 
-class Page:
-    def launch(self, **options):
-        print("launched", options["server_name"])
-
-def build(run):
-    return Page()
-
-demos = {"page": "mini_maker:build", "needs": "no_such_module_x:build"}
+demos = {"page": "mini_maker:build"}
 plugin = Plugin(name="maker", generators={"maker": "mini_maker:Maker"}, demos=demos)
 """
 
@@ -145,9 +140,6 @@ def test_every_verb_leads_to_a_function() -> None:
         ("infer toy.yaml --input toy.json --output b.json steps=3", "'steps=3': with a .json or .npz file settings are inputs"),
         ("infer toy.yaml --input toy.yaml --output out a=1 a.b=2", "'a' is a value already"),
         ("report nowhere", "RUN: 'nowhere' does not exist"),
-        ("demo page --checkpoint nowhere", "--checkpoint nowhere does not exist"),
-        ("demo needs", "No module named 'no_such_module_x'"),
-        ("demo pag", "did you mean 'page'"),
         ("new plugin Bad-Name", "a plugin can't be called 'Bad-Name'"),
         ("new plugin maker", "'maker' is taken by plugin 'maker'"),
     ],
@@ -165,18 +157,52 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Traceback" in message
 
 
-def test_a_demo_without_its_package_tells_the_remedy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MIXTURA_PLUGINS")
-    registry.cache_clear()
-    if registry().names("demo"):
-        pytest.skip("demos are installed here")
-    code, _, message = call(capsys, "demo", "live_portrait")
-    assert code == 2
-    assert "pip install mixtura-demos" in message
+@pytest.fixture
+def demos_served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+    """Stands for mixtura-demos: notes what it is asked to serve."""
+    asked: list[tuple[object, ...]] = []
+    package, server = types.ModuleType("mixtura_demos"), types.ModuleType("mixtura_demos.serve")
+    server.serve = lambda *words: asked.append(words[:4])  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mixtura_demos", package)
+    monkeypatch.setitem(sys.modules, "mixtura_demos.serve", server)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    return asked
 
 
-def test_a_demo_listens_to_this_machine_only(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(capsys, "demo", "page")[:2] == (0, "launched 127.0.0.1\n")
+def test_demos_without_their_package_tell_the_remedy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for words in (["demo"], ["demo", "page"]):
+        code, _, message = call(capsys, *words)
+        assert code == 2
+        assert "pip install mixtura-demos" in message
+
+
+def test_demos_listen_to_this_machine_only(
+    capsys: pytest.CaptureFixture[str], demos_served: list[tuple[object, ...]], tmp_path: Path
+) -> None:
+    assert call(capsys, "demo")[0] == 0
+    assert call(capsys, "demo", "page", "--run", str(tmp_path), "--port", "0")[0] == 0
+    assert demos_served == [(None, None, "127.0.0.1", None), ("page", tmp_path, "127.0.0.1", 0)]
+
+
+def test_demos_are_listed_without_being_opened(
+    capsys: pytest.CaptureFixture[str], demos_served: list[tuple[object, ...]]
+) -> None:
+    code, out, _ = call(capsys, "demo", "--list")
+    assert (code, demos_served) == (0, [])
+    assert "page" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("demo page --run nowhere", "--run nowhere is no folder"), ("demo pag", "did you mean 'page'")],
+)
+def test_a_wrong_demo_or_run_is_told(
+    words: str, expected: str, capsys: pytest.CaptureFixture[str], demos_served: list[tuple[object, ...]]
+) -> None:
+    code, _, message = call(capsys, *words.split())
+    assert (code, demos_served) == (2, [])
+    assert expected in message
 
 
 def test_synth_makes_what_is_missing_and_leaves_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
 from mixtura.errors import MixturaError
-from mixtura.plugins import KINDS, PluginError, PluginInfo, UnknownName, near, registry
+from mixtura.plugins import KINDS, PluginInfo, near, registry
 
 Say = Callable[[str], None]
+DEMOS = "they come with mixtura-demos: pip install mixtura-demos (from a checkout: pip install -e demos)"
 
 
 def plugins(arguments: argparse.Namespace, say: Say) -> None:
@@ -71,28 +73,24 @@ def new_plugin(arguments: argparse.Namespace, say: Say) -> None:
 
 
 def demo(arguments: argparse.Namespace, say: Say) -> None:
-    """Build a demo and serve it, on this machine only unless asked otherwise."""
-    known = registry().names("demo")
-    if arguments.demo is None:
-        say("demos: " + (", ".join(known) or "none; they come with mixtura-demos: pip install mixtura-demos"))
+    """Serve the hub of all demos, or one of them, on this machine only unless asked otherwise."""
+    if arguments.list:
+        known = registry().names("demo")
+        for name, info in known.items():
+            say(f"{name:<24} {info.distribution} {info.version}".rstrip())
+        if not known:
+            say(f"no demo is installed; {DEMOS}")
         return
-    try:
-        build = registry().get("demo", arguments.demo)
-    except UnknownName as error:
-        if known or importlib.util.find_spec("mixtura_demos"):
-            raise
-        raise MixturaError(
-            f"no demo is installed; '{arguments.demo}' and the others come with mixtura-demos: pip install mixtura-demos "
-            "(from a checkout: pip install -e demos)"
-        ) from error
-    except PluginError as error:
-        if isinstance(error.__cause__, ModuleNotFoundError) and error.__cause__.name in ("gradio", "mixtura_demos"):
-            raise MixturaError(f"{error}\nDemos need mixtura-demos with gradio: pip install mixtura-demos") from error
-        raise
-    run = Path(arguments.checkpoint) if arguments.checkpoint else None
-    if run is not None and not run.exists():
-        raise MixturaError(f"--checkpoint {run} does not exist; give a run or checkpoint folder")
-    build(run).launch(server_name=arguments.host, server_port=arguments.port, share=False)
+    missing = [module for module in ("mixtura_demos", "gradio", "uvicorn") if importlib.util.find_spec(module) is None]
+    if missing:
+        raise MixturaError(f"demos need {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} missing; {DEMOS}")
+    if arguments.demo is not None:
+        registry().find("demo", arguments.demo)
+    run = Path(arguments.run_folder) if arguments.run_folder else None
+    if run is not None and not run.is_dir():
+        raise MixturaError(f"--run {run} is no folder; give a run, an export or a folder of published weights")
+    # by name: the core knows no plugin, and the hub comes with one
+    importlib.import_module("mixtura_demos.serve").serve(arguments.demo, run, arguments.host, arguments.port, say)
 
 
 def bench(arguments: argparse.Namespace, say: Say) -> None:
