@@ -338,7 +338,7 @@ def test_the_loop_can_be_watched_row_by_row_and_goes_the_same_way(tmp_path: Path
         moves = list(loop.moves(Team(loop.config), "reach", drift, [0, 2], stride=stride))
         seen.append(len(moves))
         ends.append((moves[-1].outcomes, moves[-1].plans))
-    assert seen == [4, 11, 6]  # the start; then 4 + 4 + 2 rows: at once, one by one, three and one
+    assert seen == [7, 14, 9]  # the start, three plans; then 4 + 4 + 2 rows: at once, one by one, three and one
     assert all(outcomes == ends[0][0] for outcomes, _ in ends)
     assert all(np.array_equal(plans[2], ends[0][1][2]) for _, plans in ends)
 
@@ -349,12 +349,14 @@ def test_a_loop_that_is_left_and_made_again_comes_back_to_the_same_state(tmp_pat
     done = np.random.default_rng(0).uniform(-1, 1, (6, 4))
     for row in done:
         team.advance({1: row[None]})
-    pictures = team.views([1])[1]
+    (there,) = team.look([1])
     again = Team(loop.config)
     again.start("reach", [1])
     for pair in done.reshape(3, 2, 4):
         again.advance({1: pair})
-    assert np.array_equal(again.views([1])[1], pictures)
+    (here,) = again.look([1])
+    assert np.array_equal(here.images, there.images)
+    assert np.array_equal(here.state, there.state)
 
 
 @pytest.mark.slow

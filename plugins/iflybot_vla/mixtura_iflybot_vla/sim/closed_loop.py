@@ -81,9 +81,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Move:
-    """Some rows of the plans (rows, 4) by slot, carried out: the last `done` rows so far, and the episodes after them.
+    """Plans (rows, 4) by slot, how many of their rows are carried out, and the episodes after them.
 
-    The first move of a task has no plans: it shows how the episodes begin.
+    The first move of a task has no plans: it shows how the episodes begin. A new plan is shown before it is carried out.
     """
 
     plans: Mapping[int, np.ndarray]
@@ -115,8 +115,8 @@ class Team:
 
     def start(self, task: str, slots: Sequence[int]) -> list[Outcome]:
         """Begin the episodes with the given numbers; returns what their robots see."""
-        self.task, self.episodes = task, {}
         world = shared_world(task, self.config.rendering)
+        self.task, self.episodes = task, {}
         for slot in slots:
             world.reset(episode_seed("evaluate", self.config.seed_base, task, slot))
             self.episodes[slot] = Episode(world.snapshot(), filmed=slot < self.config.videos)
@@ -155,14 +155,15 @@ class Team:
             episode.frames.append(world.image(self.config.cameras[0]))
         return {slot: episode.frames for slot, episode in self.episodes.items() if episode.filmed}
 
-    def views(self, slots: Sequence[int]) -> dict[int, np.ndarray]:
-        """What the robots see (V, H, W, 3), after the end of an episode as well."""
+    def look(self, slots: Sequence[int]) -> list[Outcome]:
+        """The episodes with what their robots see and feel, after the end as well."""
         world = shared_world(self.task, self.config.rendering)
-        seen = {}
+        outcomes = []
         for slot in slots:
-            world.restore(self.episodes[slot].snapshot)
-            seen[slot] = world.images()
-        return seen
+            episode = self.episodes[slot]
+            world.restore(episode.snapshot)
+            outcomes.append(Outcome(slot, episode.rows, episode.solved, world.images(), world.state()))
+        return outcomes
 
     def close(self) -> None:
         """Free the simulators of this process."""
@@ -172,9 +173,7 @@ class Team:
         episode = self.episodes[slot]
         if episode.solved or episode.rows >= self.config.rows:
             return Outcome(slot, episode.rows, episode.solved)
-        world = shared_world(self.task, self.config.rendering)
-        world.restore(episode.snapshot)
-        return Outcome(slot, episode.rows, False, world.images(), world.state())
+        return self.look([slot])[0]
 
 
 class Crew(Team):
@@ -208,8 +207,9 @@ class Crew(Team):
     def films(self) -> dict[int, list[np.ndarray]]:
         return {slot: film for part in self._ask("films", [()] * len(self.lines)) for slot, film in part.items()}
 
-    def views(self, slots: Sequence[int]) -> dict[int, np.ndarray]:
-        return {slot: seen for part in self._ask("views", [(part,) for part in self._deal(slots)]) for slot, seen in part.items()}
+    def look(self, slots: Sequence[int]) -> list[Outcome]:
+        answers = self._ask("look", [(part,) for part in self._deal(slots)])
+        return sorted((outcome for part in answers for outcome in part), key=lambda outcome: outcome.slot)
 
     def close(self) -> None:
         for line in self.lines:
@@ -318,6 +318,7 @@ class ClosedLoop:
         while running:
             made = policy(team, running, [phrases[outcome.slot % len(phrases)] for outcome in running])
             plans = {slot: np.asarray(plan, np.float64) for slot, plan in made.items()}
+            yield Move(plans, 0, running)
             for first in range(0, self.config.execute, stride):
                 last = min(first + stride, self.config.execute)
                 outcomes = team.advance({outcome.slot: plans[outcome.slot][first:last] for outcome in running})
