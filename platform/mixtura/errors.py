@@ -8,7 +8,14 @@ class MixturaError(Exception):
 
 
 class ConfigError(MixturaError):
-    """One or more problems of a configuration; the text lists all of them, ordered by file and line."""
+    """One or more problems of a configuration; the text lists all of them, ordered by file and line.
+
+    `findings` has them as (line, path of the setting, text) for programs, where a file was read.
+    """
+
+    def __init__(self, text: str, findings: tuple[tuple[int, tuple[str | int, ...], str], ...] = ()) -> None:
+        super().__init__(text)
+        self.findings = findings
 
 
 class DataError(MixturaError):

@@ -240,6 +240,15 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file() -> None:
     ]
 
 
+def test_mistakes_are_there_for_programs_too() -> None:
+    with pytest.raises(ConfigError) as caught:
+        loads("\n" + GOOD, ["stages.0.steps=0"])
+    assert [(path, text) for _, path, text in caught.value.findings] == [(("stages", 0, "steps"), "must be at least 1, not 0")]
+    with pytest.raises(ConfigError) as caught:
+        loads("run: {name: 5}\n" + GOOD[GOOD.index("sources") :])
+    assert (1, ("run", "name"), "must be text, not 5; put it in quotes") in caught.value.findings
+
+
 def test_a_missing_file_is_told() -> None:
     with pytest.raises(ConfigError, match="nothing.yaml: can't read the configuration"):
         load("nothing.yaml")

@@ -102,7 +102,8 @@ class Problems:
         """Raise ConfigError with all problems ordered by file and line, those of the command line last."""
         if self.found:
             lines = [f"{origin}: {show(path)}: {text}" if path else f"{origin}: {text}" for origin, path, text in self._ordered()]
-            raise ConfigError("\n".join(lines))
+            findings = tuple((origin.line, path, text) for origin, path, text in self._ordered())
+            raise ConfigError("\n".join(lines), findings)
 
     def _ordered(self) -> list[tuple[Origin, Path, str]]:
         return sorted(self.found, key=lambda problem: problem[0])
