@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import unquote
 
+from mixtura_demos.names import HostileName, NameReader
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-FORM_EXTRA = 64 * 1024
 JSON_BYTES = 8 * 2**20
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'; base-uri 'self'"
 HEADERS = {
@@ -24,10 +25,15 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",
 }
+EXTRA = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
 
 class TooLarge(Exception):
     """More was sent than is taken."""
+
+
+class Outside(Exception):
+    """A request names a file that lies on another server."""
 
 
 class Guard:
@@ -47,16 +53,17 @@ class Guard:
             await answer(send, *refusal)
             return
         is_upload = scope["path"].rstrip("/").endswith("/upload")
-        limit = self.upload_bytes + FORM_EXTRA if is_upload else JSON_BYTES
-        receive, send = _bounded(receive, limit), _with_headers(send)
+        limit = self.upload_bytes if is_upload else JSON_BYTES
+        names = NameReader(headers.get(b"content-type", b"")) if is_upload else None
+        exchange = Exchange(receive, send, limit, names)
         try:
-            if scope["method"] == "POST" and not is_upload:
-                receive = await _checked(receive)
-            await self.app(scope, receive, send)
-        except TooLarge:
-            await answer(send, 413, too_large(limit))
-        except Outside as error:
-            await answer(send, 400, str(error))
+            checked = exchange.receive if is_upload or scope["method"] != "POST" else await _checked(exchange.receive)
+            await self.app(scope, checked, exchange.send)
+        except (TooLarge, Outside, HostileName) as error:
+            await exchange.refuse(error)
+        except Exception:
+            if exchange.refused is None:
+                raise  # else the application only passes on what we raised into it
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
         """Status and text of an error that the head of the request shows."""
@@ -68,14 +75,10 @@ class Guard:
             return 403, "This server fetches nothing from elsewhere."
         length = headers.get(b"content-length", b"0")
         is_upload = path.rstrip("/").endswith("/upload")
-        limit = self.upload_bytes + FORM_EXTRA if is_upload else JSON_BYTES
+        limit = self.upload_bytes if is_upload else JSON_BYTES
         if not length.isdigit() or int(length) > limit:
             return 413, too_large(limit)
         return None
-
-
-class Outside(Exception):
-    """A request names a file that lies on another server."""
 
 
 def too_large(limit: int) -> str:
@@ -90,19 +93,44 @@ def _host(text: str) -> str:
     return text.rpartition(":")[0] if ":" in text else text
 
 
-def _bounded(receive: Receive, limit: int) -> Receive:
-    """Counts what comes in; nothing past the limit is read."""
-    seen = 0
+class Exchange:
+    """One request and its response: counts what comes in, reads nothing past the limit, adds headers to what goes out."""
 
-    async def counting() -> MutableMapping[str, Any]:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > limit:
+    def __init__(self, receive: Receive, send: Send, limit: int, names: NameReader | None) -> None:
+        self._receive, self._send, self._limit, self._names = receive, send, limit, names
+        self._seen = 0
+        self._started = False
+        self.refused: Exception | None = None
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """The next part of the request. Raises TooLarge, HostileName."""
+        message = await self._receive()
+        self._seen += len(message.get("body", b""))
+        if self._seen > self._limit:
+            await self.refuse(TooLarge(too_large(self._limit)))
             raise TooLarge
+        try:
+            if self._names is not None:
+                self._names.read(message.get("body", b""))
+        except HostileName as error:
+            await self.refuse(error)
+            raise
         return message
 
-    return counting
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        """The next part of the response; nothing of the application's once the request was refused."""
+        if self.refused is not None:
+            return
+        if message["type"] == "http.response.start":
+            self._started = True
+            message = {**message, "headers": [*message.get("headers", []), *EXTRA]}
+        await self._send(message)
+
+    async def refuse(self, error: Exception) -> None:
+        """Answer with the error, unless an answer has begun."""
+        if self.refused is None and not self._started:
+            await answer(self._send, 413 if isinstance(error, TooLarge) else 400, str(error))
+        self.refused = self.refused or error
 
 
 async def _checked(receive: Receive) -> Receive:
@@ -139,19 +167,9 @@ def _look_for_elsewhere(content: Any) -> None:
             waiting.extend(item)
 
 
-def _with_headers(send: Send) -> Send:
-    async def adding(message: MutableMapping[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            extra = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-            message = {**message, "headers": [*message.get("headers", []), *extra]}
-        await send(message)
-
-    return adding
-
-
 async def answer(send: Send, status: int, text: str, kind: str = "text/plain") -> None:
     """A whole response."""
     body = text.encode()
-    headers = [(b"content-type", f"{kind}; charset=utf-8".encode()), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    kinds = [(b"content-type", f"{kind}; charset=utf-8".encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": kinds})
     await send({"type": "http.response.body", "body": body})

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ import uvicorn
 from mixtura.errors import MixturaError
 from mixtura_demos import hub
 from mixtura_demos.guard import LOOPBACK, App, Guard, Receive, Scope, Send, answer
+from mixtura_demos.shared import work
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -74,9 +76,8 @@ class Demo:
         import fastapi
         import gradio as gr
 
-        from mixtura_demos.shared import look, work
+        from mixtura_demos.shared import look
 
-        work.root()
         blocks = hub.build(self.entry, self.run)
         _prepare(blocks)
         parent = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -119,7 +120,7 @@ def _prepare(blocks: gr.Blocks) -> None:
     """What the hub sets for every demo: its queue, and that a session's jobs and files end with its page."""
     import gradio as gr
 
-    from mixtura_demos.shared import jobs, work
+    from mixtura_demos.shared import jobs
 
     def leave(request: gr.Request) -> None:
         jobs.stop_session(request.session_hash or "")
@@ -129,6 +130,8 @@ def _prepare(blocks: gr.Blocks) -> None:
     leave.__annotations__["request"] = gr.Request
     with blocks:
         blocks.unload(leave)
+    for event in blocks.fns.values():
+        event.api_visibility = "private"
     blocks.queue(max_size=32, api_open=False, default_concurrency_limit=8)
     blocks.delete_cache = (STALE_AFTER // 4, STALE_AFTER)
 
@@ -193,6 +196,7 @@ def bind(host: str, port: int | None) -> socket.socket:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listening.bind(address)
+                listening.listen(128)  # who comes early waits until the server is there
             except OSError:
                 listening.close()
                 raise
@@ -206,6 +210,7 @@ def bind(host: str, port: int | None) -> socket.socket:
 def make_app(only: str | None, run: Path | None, host: str) -> Guard:
     """The application as it is served."""
     os.environ.update(QUIET)
+    work.root()  # before gradio is imported, which else makes a folder of its own
     is_local = host in LOOPBACK
     return Guard(Hub(hub.entries(only), run), UPLOAD_BYTES, LOOPBACK if is_local else None)
 
@@ -234,9 +239,6 @@ def make_server(app: App) -> uvicorn.Server:
 
 def end() -> None:
     """Cancel what runs and remove what was written."""
-    import sys
-
-    if "mixtura_demos.shared.jobs" in sys.modules:
+    if "mixtura_demos.shared.jobs" in sys.modules:  # else no demo was opened
         sys.modules["mixtura_demos.shared.jobs"].stop_all()
-    if "mixtura_demos.shared.work" in sys.modules:
-        sys.modules["mixtura_demos.shared.work"].remove_all()
+    work.remove_all()

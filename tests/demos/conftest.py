@@ -18,6 +18,8 @@ import pytest
 from tests.demos import browser
 
 PARTS = ("iflybot_vla", "diffusion_gs", "live_portrait")
+ODD = {"MIXTURA_PLUGINS": "tests.demos.odd_demos:plugin", "PYTHONPATH": str(Path(__file__).parents[2])}
+"""Settings of a server that finds the tests' own demos."""
 
 
 class Runs:
@@ -43,8 +45,9 @@ class Server:
 
     def __init__(self, folder: Path, *words: str, **env: str) -> None:
         settings = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder / "tmp"), **env}
-        (folder / "tmp").mkdir(parents=True, exist_ok=True)
+        self.root = folder
         self.temporary = folder / "tmp"
+        self.temporary.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-u", "-m", "mixtura.cli", "demo", *words, "--port", "0"]
         self.process = subprocess.Popen(
             command, cwd=folder, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
@@ -89,6 +92,32 @@ def runs(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
 def served(runs: Runs) -> Iterator[Server]:
     """A hub with all demos, started where the tiny runs lie."""
     server = Server(runs.root)
+    yield server
+    server.stop()
+
+
+def plain_run(root: Path, name: str) -> Path:
+    """What looks like a run of the odd demos' system."""
+    step = root / "runs" / name / "step-000001"
+    step.mkdir(parents=True)
+    (step / "DONE").write_text("{}")
+    (step.parent / "config.yaml").write_text("system: {type: plain_system}\n")
+    return step.parent
+
+
+@pytest.fixture
+def odd_folder(tmp_path: Path) -> Path:
+    """A working folder with a run for the odd demos."""
+    plain_run(tmp_path, "alpha")
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A hub with the tests' own demos besides ours, good ones and broken ones."""
+    folder = tmp_path_factory.mktemp("odd")
+    plain_run(folder, "alpha")
+    server = Server(folder, **ODD)
     yield server
     server.stop()
 

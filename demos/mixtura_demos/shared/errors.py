@@ -7,11 +7,12 @@ import inspect
 import logging
 import re
 from collections.abc import Callable, Generator
-from typing import Any, TypeVar
-
-import gradio as gr
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mixtura.errors import MixturaError
+
+if TYPE_CHECKING:
+    import gradio as gr
 
 LOG = logging.getLogger("mixtura_demos")
 PATH = re.compile(r"(?<![\w:/])~?/[^\s'\"<>|]*/([^\s'\"<>|/]*)")
@@ -50,6 +51,8 @@ def shown(function: Handler) -> Handler:
 
 def for_page(error: Exception) -> gr.Error:
     """The error as gradio shows it: red, until it is closed."""
+    import gradio as gr
+
     if isinstance(error, gr.Error):
         return error
     if isinstance(error, MixturaError):

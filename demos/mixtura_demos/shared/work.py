@@ -13,10 +13,12 @@ import shutil
 import tempfile
 import threading
 from pathlib import Path
-
-import gradio as gr
+from typing import TYPE_CHECKING
 
 from mixtura_demos.shared.errors import Refused
+
+if TYPE_CHECKING:
+    import gradio as gr
 
 _lock = threading.Lock()
 _root: Path | None = None
