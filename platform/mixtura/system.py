@@ -143,13 +143,6 @@ class System(nn.Module):
         It must do the same everywhere, from weights and buffers alone.
         """
 
-    def end_step(self, step: int, total: Callable[[Tensor], Tensor]) -> None:
-        """Take up what the step's forward passes noted (statistics, say), once all players have stepped.
-
-        `total` adds a tensor up over all processes, and all of them must call it alike. What the step noted must be gone after
-        it, or be part of the state, so that a run can go on from here.
-        """
-
     def losses(self, batch: Batch, ctx: StepContext) -> dict[str, LossTerm]:
         """The terms of this micro-batch. A term without items may be left out."""
         raise TypeError(f"{type(self).__name__} must define losses(batch, ctx)")

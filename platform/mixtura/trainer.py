@@ -182,7 +182,6 @@ class Trainer:
                 self.backward(micro, context, scales, last=number == len(micros) - 1)
             norm = max(norm, self._apply(player, data))
         stage.turn(None)
-        self.system.end_step(self.step_now, sharding.total)
         if self.ema:
             self.ema.update(self.system, self.step_now)
         stage.meter.add_step(data.plan, norm, len(data.bad), data.wait_s)

@@ -129,16 +129,13 @@ def test_players_share_what_they_keep_of_a_micro_batch_for_one_step(
         assert kept == ({} if player == "generator" else {"generator": (step, place)})
 
 
-def test_a_step_starts_and_ends_once_however_it_is_split(
-    toy: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_starts_once_however_it_is_split(toy: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mixtura.testing import ToySystem
 
-    told: list[tuple[str, int]] = []
-    monkeypatch.setattr(ToySystem, "start_step", lambda self, step: told.append(("start", step)))
-    monkeypatch.setattr(ToySystem, "end_step", lambda self, step, total: told.append(("end", int(total(torch.tensor(step))))))
+    started: list[int] = []
+    monkeypatch.setattr(ToySystem, "start_step", lambda self, step: started.append(step))
     train(toy(system=ADVERSARIAL, data={"micro_batch": 4}), root=tmp_path)
-    assert told == [(word, step) for step in range(12) for word in ("start", "end")]
+    assert started == list(range(12))
 
 
 def test_groups_of_parameters_may_belong_to_one_player_or_stage(toy: Callable[..., Any], tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ class LivePortraitConfig(SystemConfig):
     dense_base: int | None = Field(None, ge=1)
     dense_max: int | None = Field(None, ge=1)
     dense_blocks: int | None = Field(None, ge=1)
+    centred: bool | None = Field(None, description="W counts by cells' centres; tiny true, full false as published")
     generator: int | None = Field(None, ge=1)
     middle: int | None = Field(None, ge=1)
     painted: int | None = Field(None, ge=1)
@@ -133,9 +134,6 @@ class LivePortraitConfig(SystemConfig):
     patch: int | None = Field(None, ge=8, description="side of the eyes and lips that it sees; tiny 24, full 64")
     widest_ratio: float = Field(0.8, gt=0, description="stage two asks for openings from 0 to this (paper)")
     calibration: int = Field(32, ge=2, description="samples of all sources that batch norms are measured on in a new run")
-    following: float = Field(
-        0.1, ge=0, le=1, description="share by which the statistics of batch norms follow each step of training; 0: they stay"
-    )
 
     @model_validator(mode="after")
     def _fill(self) -> LivePortraitConfig:

@@ -67,7 +67,6 @@ class LivePortrait(System):
         self.reader = Reader(int(config.patch or 0), config.reader)
         shape = config.critics.model_dump(exclude={"regions"})
         self.critics = nn.ModuleDict({region: Critic(**shape) for region in config.critics.regions})
-        self.lengths = calibration.Lengths(self)
         self.terms = terms_of(config, (*BASE, "critics", "reader"))
         self.judges: dict[str, nn.Module] = {}  # given weights, no part of the system's own
 
@@ -138,22 +137,11 @@ class LivePortrait(System):
     def wrap_blocks(self) -> list[type[nn.Module]]:
         return [SpadeBlock, ResBlock3d]
 
-    def frozen(self) -> Mapping[str, nn.Module]:
-        """Bookkeeping without weights."""
-        return {"lengths": self.lengths}
-
     def start_step(self, step: int) -> None:
-        """Filters back to their length; one power iteration for each spectral norm whose weight trains."""
-        if step == 0:
-            self.lengths.keep(self)
-        self.lengths.restore(self)
+        """One power iteration for each spectral norm whose weight trains."""
         for module in self.modules():
             if isinstance(module, SpectralConv2d) and module.weight_orig.requires_grad:
                 module.refresh()
-
-    def end_step(self, step: int, total: Callable[[Tensor], Tensor]) -> None:
-        """Batch norms follow what they saw."""
-        calibration.follow(self, self.config.following, total)
 
     def losses(self, batch: Batch, ctx: StepContext) -> dict[str, LossTerm]:
         wanted = {term: player for term, player in self.terms.items() if ctx.player in ("", player)}

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from mixtura.errors import BadSample, CheckpointError, ConfigError, DataError
-from mixtura_live_portrait.calibration import filters, lengths_of, statistics
 from mixtura_live_portrait.config import LivePortraitConfig
 from mixtura_live_portrait.nets.sizes import TINY, Sizes
 from mixtura_live_portrait.system import LivePortrait
@@ -126,38 +125,6 @@ def test_a_step_refreshes_spectral_norms_of_what_trains() -> None:
     system.start_step(0)
     moved = {name.split(".")[0] for name, value in norms.items() if not torch.equal(value, system.get_buffer(name))}
     assert moved == {"critics"}
-
-
-def test_batch_norms_follow_the_step_and_not_its_split() -> None:
-    samples, found = samples_of(4), []
-    for parts in ([[0, 1, 2, 3]], [[0], [1, 2, 3]]):
-        system = training(system_of(), *ALL_OF_ONE)
-        before = statistics(system)
-        for some in parts:
-            batch, kept = system.collate([samples[i] for i in some]), dict[str, Any]()
-            for player in system.players:
-                system.losses(batch, context_of(some, player=player, kept=kept))
-        assert all(torch.equal(value, before[name]) for name, value in statistics(system).items())
-        system.end_step(0, lambda sums: sums)
-        found.append(statistics(system))
-    moved = {name for name, value in found[0].items() if not torch.equal(value, before[name])}
-    assert moved == {name for name in before if "num_batches" not in name}
-    for name, value in found[0].items():
-        torch.testing.assert_close(found[1][name], value, rtol=1e-4, atol=1e-6)
-
-
-def test_filters_before_norms_keep_the_length_they_began_with() -> None:
-    system = training(system_of(), "appearance")
-    system.start_step(0)
-    began = {name: lengths_of(weight) for name, weight in filters(system).items()}
-    assert len(began) == 11
-    with torch.no_grad():
-        for weight in filters(system).values():
-            weight.mul_(2).add_(0.1 * torch.randn_like(weight))
-    system.start_step(1)
-    for name, weight in filters(system).items():
-        is_kept = torch.allclose(lengths_of(weight), began[name])
-        assert is_kept == name.startswith("appearance"), name
 
 
 @pytest.mark.slow

@@ -3,8 +3,8 @@
 Shapes: b batch, c channels, d h w depth, height, width. Attributes are called as in the published checkpoints. Nothing here is
 folded or fused; `mixtura_live_portrait.fast` makes such networks ready for inference.
 
-No output depends on the rest of its batch, in training as in use (docs/adr/011): batch norms normalise by the statistics that
-they have, spectral norms by their estimates; both are brought up to date between steps.
+No forward depends on the rest of its batch, nor does it change anything, in training as in use (docs/adr/011): batch norms keep
+to the statistics that they have, and spectral norms to their estimates, which `SpectralConv2d.refresh` betters.
 """
 
 from __future__ import annotations
@@ -27,50 +27,26 @@ def full_precision(like: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
-class SteadyNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm by its kept statistics, in training, too, so that no sample depends on others.
+class SteadyNorm2d(nn.BatchNorm2d):
+    """Batch norm of (b, c, h, w) by its kept statistics, in training, too; `calibration` measures them once."""
 
-    In training mode it notes sums of what passes; `follow` takes them into the statistics after a step. While `is_measuring` it
-    normalises by the batch, as ever, and keeps its statistics: `calibration` begins a run so.
-    """
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.train()
 
-    is_measuring = False
-    noted: Tensor | None = None
-    """Number of values in each channel, their sums and sums of squares, less the kept mean: (2 c + 1,)."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self.is_measuring or self.training:
-            noted = self._sums(input)
-            if self.is_measuring:
-                self.noted = noted
-                self.follow(1.0)
-            else:
-                self.noted = noted if self.noted is None else self.noted + noted
-        return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-
-    @torch.no_grad()
-    def _sums(self, input: Tensor) -> Tensor:
-        assert self.running_mean is not None
-        values = input.float().transpose(0, 1).flatten(1) - self.running_mean[:, None]
-        return torch.cat([values.new_tensor([values.shape[1]]), values.sum(1), values.square().sum(1)])
-
-    @torch.no_grad()
-    def follow(self, share: float) -> None:
-        """Move the statistics by a share of the way to those of what passed, and forget it."""
-        if self.noted is None or self.running_mean is None or self.running_var is None:
-            return
-        offset, square = self.noted[1:].div(self.noted[0]).chunk(2)
-        self.running_var.lerp_(square - offset.square(), share)
-        self.running_mean.add_(offset, alpha=share)
-        self.noted = None
+    def train(self, mode: bool = True) -> SteadyNorm2d:
+        return super().train(False)
 
 
-class SteadyNorm2d(SteadyNorm, nn.BatchNorm2d):
-    """Of maps (b, c, h, w)."""
+class SteadyNorm3d(nn.BatchNorm3d):
+    """The same for volumes (b, c, d, h, w)."""
 
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.train()
 
-class SteadyNorm3d(SteadyNorm, nn.BatchNorm3d):
-    """Of volumes (b, c, d, h, w)."""
+    def train(self, mode: bool = True) -> SteadyNorm3d:
+        return super().train(False)
 
 
 class ShallowConv3d(nn.Conv3d):

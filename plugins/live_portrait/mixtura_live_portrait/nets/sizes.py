@@ -35,6 +35,7 @@ class Sizes:
     dense_base: int = 32
     dense_max: int = 1024
     dense_blocks: int = 5
+    centred: bool = False  # coordinates of W are those of cells' centres; the published networks' aren't
     # G: `generator` channels come in from W, `painted` go into the last convolution, `shared` are SPADE's hidden ones.
     generator: int = 256
     middle: int = 6
@@ -61,7 +62,7 @@ class Sizes:
     def _fits(self, name: str) -> bool:
         value = getattr(self, name)
         numbers = value if isinstance(value, tuple) else (value,)
-        return bool(numbers) and all(isinstance(number, int) and number > 0 for number in numbers)
+        return isinstance(value, bool) or (bool(numbers) and all(isinstance(n, int) and n > 0 for n in numbers))
 
     def _contradictions(self) -> list[str]:
         wrong = []
@@ -103,6 +104,7 @@ TINY = Sizes(
     dense_base=8,
     dense_max=64,
     dense_blocks=3,
+    centred=True,
     generator=64,
     middle=2,
     painted=16,

@@ -1,8 +1,9 @@
 """W, the warping network: a volume is bent from the source's keypoints to the driving ones and flattened to a map.
 
 Shapes: b batch, k keypoints, n = k + 1 flows (the first is the unmoved background), c channels, d h w depth, height, width.
-Coordinates are (x, y, z), each from -1 to 1 over the volume, ends included, while sampling counts by cells' edges
-(`align_corners=False`): the published networks were trained with that small mismatch, so it belongs to them.
+Coordinates are (x, y, z), each -1 to 1 over the volume from edge to edge, as sampling has it (`align_corners=False`). The
+published networks put the centres of the outermost cells at -1 and 1 (`Sizes.centred` is off) and were trained so: unmoved
+keypoints shrink the volume by one cell. At 64 cells that is little, at 16 it is a sixteenth of the picture.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from mixtura_live_portrait.nets.sizes import Sizes
 
 VARIANCE = 0.01
 """Of the heat that a keypoint gives off."""
+TOLD, UNTOLD, STILL = 15.0, 0.1, 5.0
+"""In an untrained mask: what a flow's own heat weighs, by how much less than usual all else does, and what the background has."""
 
 
 class DenseMotion(NamedTuple):
@@ -35,15 +38,15 @@ class Warped(NamedTuple):
     occlusion: Tensor
 
 
-def axis(length: int, like: Tensor) -> Tensor:
-    """Coordinates of a volume along one side."""
-    return torch.linspace(-1, 1, length, device=like.device, dtype=like.dtype)
+def axis(length: int, like: Tensor, is_centred: bool = False) -> Tensor:
+    """Coordinates of a volume's cells along one side: their centres, or as the published networks count."""
+    end = 1 - 1 / length if is_centred else 1.0
+    return torch.linspace(-end, end, length, device=like.device, dtype=like.dtype)
 
 
-def sparse_flows(kp_driving: Tensor, kp_source: Tensor, sides: tuple[int, int, int]) -> Tensor:
+def sparse_flows(kp_driving: Tensor, kp_source: Tensor, sides: tuple[int, int, int], is_centred: bool = False) -> Tensor:
     """Sampling positions if everything moved as one keypoint does: (b, n, d, h, w, 3) from two (b, k, 3)."""
-    d, h, w = sides
-    z, y, x = torch.meshgrid(axis(d, kp_source), axis(h, kp_source), axis(w, kp_source), indexing="ij")
+    z, y, x = torch.meshgrid(*(axis(length, kp_source, is_centred) for length in sides), indexing="ij")
     identity = torch.stack([x, y, z], -1)
     return identity + shifts(kp_driving, kp_source)[:, :, None, None, None]
 
@@ -53,31 +56,31 @@ def shifts(kp_driving: Tensor, kp_source: Tensor) -> Tensor:
     return F.pad(kp_source - kp_driving, (0, 0, 1, 0))
 
 
-def heat(keypoints: Tensor, sides: tuple[int, int, int]) -> Tensor:
+def heat(keypoints: Tensor, sides: tuple[int, int, int], is_centred: bool = False) -> Tensor:
     """Heat of each keypoint, exp(-distance^2 / (2 variance)): (b, k, d, h, w). A product of one factor for each axis."""
     d, h, w = sides
     x, y, z = (
-        torch.exp((axis(length, keypoints) - keypoints[..., i, None]).square() * (-0.5 / VARIANCE))
+        torch.exp((axis(length, keypoints, is_centred) - keypoints[..., i, None]).square() * (-0.5 / VARIANCE))
         for i, length in ((0, w), (1, h), (2, d))
     )
     return z[..., :, None, None] * y[..., None, :, None] * x[..., None, None, :]
 
 
-def interpolation(shift: Tensor, length: int) -> Tensor:
+def interpolation(shift: Tensor, length: int, is_centred: bool = False) -> Tensor:
     """Matrices (..., length, length) that interpolate along one side of a volume moved by `shift` (...); 0 beyond its ends."""
-    position = ((axis(length, shift) + shift[..., None] + 1) * length - 1) / 2
+    position = ((axis(length, shift, is_centred) + shift[..., None] + 1) * length - 1) / 2
     cells = torch.arange(length, device=shift.device, dtype=shift.dtype)
     return (1 - (position[..., :, None] - cells).abs()).clamp(min=0)
 
 
-def moved(volume: Tensor, shift: Tensor) -> Tensor:
+def moved(volume: Tensor, shift: Tensor, is_centred: bool = False) -> Tensor:
     """The volume (b, c, d, h, w) as each of the shifts (b, n, 3) shows it: (b, n, c, d, h, w).
 
     What trilinear sampling at `sparse_flows` gives. As all positions of a flow differ from the grid by one vector, it is three
     small matrix products instead of a look-up for every cell.
     """
     (b, c, d, h, w), n = volume.shape, shift.shape[1]
-    x, y, z = (interpolation(shift[..., i], length) for i, length in ((0, w), (1, h), (2, d)))
+    x, y, z = (interpolation(shift[..., i], length, is_centred) for i, length in ((0, w), (1, h), (2, d)))
     along_y = y.flatten(1, 2) @ volume.permute(0, 3, 2, 1, 4).flatten(2)  # (n h', h) @ (h, d c w)
     along_x = along_y.view(b, n, h * d * c, w) @ x.mT
     along_z = z[:, :, None] @ along_x.view(b, n, h, d, c * w)
@@ -96,19 +99,43 @@ class DenseMotionNetwork(nn.Module):
         self.compress = nn.Conv3d(sizes.channels, sizes.compress, 1)
         self.norm = SteadyNorm3d(sizes.compress)
         self.occlusion = nn.Conv2d(filters * sizes.depth, 1, 7, padding=3)
+        self.is_centred = sizes.centred
+        self.begin(flows)
+
+    @torch.no_grad()
+    def begin(self, flows: int) -> None:
+        """Each flow is chosen first where its keypoint's heat is: a random mask bends nothing sensibly, and then none learns to.
+
+        The hourglass hands the heat through, the mask takes its blurred height, and everything else counts little at first.
+        """
+        end = self.hourglass.decoder
+        heats = range(end.out_filters - flows * (self.compress.out_channels + 1), end.out_filters, self.compress.out_channels + 1)
+        blur = [torch.exp(-0.5 * (torch.arange(7) - 3.0).square() / spread**2) for spread in (2.0, 0.7, 0.7)]
+        kernel = blur[0][:, None, None] * blur[1][:, None] * blur[2]
+        self.mask.weight.mul_(UNTOLD)
+        assert self.mask.bias is not None
+        assert end.conv.bias is not None
+        self.mask.bias.zero_()
+        self.mask.bias[0] = STILL
+        for flow, channel in list(enumerate(heats))[1:]:  # the background has no heat
+            end.conv.weight[channel] = 0
+            end.conv.weight[channel, channel, 1, 1, 1] = 1
+            end.conv.bias[channel] = 0
+            self.mask.weight[flow, channel] += TOLD * kernel / kernel.sum()
 
     def forward(self, volume: Tensor, kp_driving: Tensor, kp_source: Tensor) -> DenseMotion:
         sides = (volume.shape[2], volume.shape[3], volume.shape[4])
         compressed = F.relu(self.norm(self.compress(volume)))
-        features = moved(compressed, shifts(kp_driving, kp_source).to(compressed.dtype))
-        warmth = F.pad(heat(kp_driving, sides) - heat(kp_source, sides), (0, 0, 0, 0, 0, 0, 1, 0))
+        features = moved(compressed, shifts(kp_driving, kp_source).to(compressed.dtype), self.is_centred)
+        new, old = (heat(keypoints, sides, self.is_centred) for keypoints in (kp_driving, kp_source))
+        warmth = F.pad(new - old, (0, 0, 0, 0, 0, 0, 1, 0))
         found = self.hourglass(torch.cat([warmth[:, :, None], features], 2).flatten(1, 2))
         weights = self.mask(found).softmax(1)
         # Σ weight · (identity + shift) = identity + Σ weight · shift, for the weights add up to 1.
         with full_precision(weights):  # half precision would round positions to a tenth of a cell
             flow = torch.einsum("bndhw,bnx->bdhwx", weights.to(kp_source.dtype), shifts(kp_driving, kp_source))
         nowhere = torch.zeros_like(kp_source[:, :0])
-        deformation = flow + sparse_flows(nowhere, nowhere, sides)[:, 0]
+        deformation = flow + sparse_flows(nowhere, nowhere, sides, self.is_centred)[:, 0]
         return DenseMotion(deformation, self.occlusion(found.flatten(1, 2)).sigmoid())
 
 
