@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from mixtura_demos.diffusion_gs.fields import QUICK, SYSTEM, Fields
-from mixtura_demos.diffusion_gs.making import making
+from mixtura_demos.diffusion_gs.job import making
 from mixtura_demos.diffusion_gs.results import Results, Update, status
 from mixtura_demos.shared import jobs
 from mixtura_demos.shared.checkpoints import picker

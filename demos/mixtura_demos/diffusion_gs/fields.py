@@ -9,7 +9,7 @@ import gradio as gr
 
 from mixtura_demos.diffusion_gs import pictures
 from mixtura_demos.diffusion_gs.about import About, about
-from mixtura_demos.diffusion_gs.making import Order
+from mixtura_demos.diffusion_gs.job import Order
 from mixtura_demos.shared.checkpoints import chosen
 from mixtura_demos.shared.errors import Refused, shown
 from mixtura_demos.shared.look import section
@@ -33,7 +33,13 @@ class Fields:
         self.known = gr.Markdown(elem_classes="mx-note")
         with section("Picture"):
             self.picture = pictures.unread(
-                gr.Image(label="Picture", type="filepath", sources=["upload", "clipboard", "webcam"], height=240)
+                gr.Image(
+                    label="Picture",
+                    type="filepath",
+                    sources=["upload", "clipboard", "webcam"],
+                    height=240,
+                    elem_classes="gs-picture",
+                )
             )
             self.kind = gr.Radio(["object", "scene"], value="object", label="The picture shows")
             with gr.Row():
@@ -59,7 +65,7 @@ class Fields:
         """Fields by the name that the plugin's settings have; `seed` beside them."""
         return {
             "seed": gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1),
-            "steps": gr.Slider(1, 100, 30, step=1, label="Denoising steps"),
+            "steps": gr.Slider(1, 100, 30, step=1, label="Denoising steps", elem_classes="gs-steps"),
             "sampler": gr.Radio(["ancestral", "ddim"], value="ancestral", label="Sampler"),
             "guidance": gr.Slider(0, 5, 1, step=0.1, label="Guidance"),
             "fov": gr.Slider(10, 120, 40, step=0.1, label="Field of view in degrees"),

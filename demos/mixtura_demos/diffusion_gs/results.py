@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from mixtura_demos.diffusion_gs.making import Shown
+from mixtura_demos.diffusion_gs.job import Shown
 from mixtura_demos.diffusion_gs.viewer import viewer
 from mixtura_demos.shared.look import section
 
@@ -22,9 +22,9 @@ class Results:
         with section("Result"):
             self.status = gr.HTML(status("Give a picture, or take an example, then make Gaussians."), elem_classes="gs-status")
             with gr.Row():
-                self.cut = _picture("Cut out", "the object without its background")
-                self.same = _picture("From the picture's camera", "the Gaussians of this step from the picture's camera")
-                self.other = _picture("From a new camera", "the Gaussians of this step from a camera that the network lacks")
+                self.cut = _picture("Cut out", "the object without its background", "gs-cut")
+                self.same = _picture("Picture's view", "the Gaussians of this step from the picture's camera", "gs-live")
+                self.other = _picture("New view", "the Gaussians of this step from a camera that the network lacks", "gs-live")
             self.viewer = viewer("Gaussians")
             with gr.Row():
                 self.clip = gr.Video(label="Turntable", interactive=False, loop=True, height=280)
@@ -68,9 +68,16 @@ class Results:
         return changed
 
 
-def _picture(label: str, alternative: str) -> gr.Image:
+def _picture(label: str, alternative: str, name: str) -> gr.Image:
     return gr.Image(
-        label=label, format="png", interactive=False, height=210, min_width=150, alt_text=alternative, buttons=["download"]
+        label=label,
+        format="png",
+        interactive=False,
+        height=210,
+        min_width=150,
+        alt_text=alternative,
+        buttons=["download"],
+        elem_classes=name,
     )
 
 
