@@ -20,7 +20,7 @@ def make_accelerator(train: TrainSection) -> Accelerator:
     on_cpu = train.device == "cpu" or (train.device == "auto" and not torch.cuda.is_available())
     if train.precision == "fp16" and on_cpu:
         raise ConfigError("train.precision: fp16 needs a GPU; use bf16 or fp32 on the CPU")
-    if train.precision == "bf16" and on_cpu:
+    if train.precision == "bf16" and on_cpu and not has_bf16():
         warnings.warn("bf16 on a CPU without bf16 instructions is slower than fp32", stacklevel=2)
     if train.threads:
         torch.set_num_threads(train.threads)
@@ -30,6 +30,11 @@ def make_accelerator(train: TrainSection) -> Accelerator:
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
     precision = {"fp32": "no"}.get(train.precision, train.precision)
     return Accelerator(mixed_precision=precision, cpu=on_cpu, gradient_accumulation_steps=1, kwargs_handlers=[ddp])
+
+
+def has_bf16() -> bool:
+    """Whether the processor computes in bf16 (AVX-512 or AMX), as far as torch can tell."""
+    return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
 
 
 def repeat_from(key: int) -> None:
