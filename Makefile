@@ -10,11 +10,12 @@ KERNELS := $(wildcard kernels/setup.* kernels/csrc/*.h kernels/csrc/*/*)
 SETUP  := setup.cfg pyproject.toml constraints.txt $(wildcard plugins/*/setup.cfg) $(KERNELS)
 BUNDLED := -e kernels $(foreach plugin,$(wildcard plugins/*),-e $(plugin))
 
-.PHONY: help train gaussians test slow fit lint types system furniture clean
+.PHONY: help train gaussians portrait test slow fit lint types system furniture clean
 
 help:
 	@echo "make train   set up, make the data, train a robot policy, measure it in closed loop, write the report"
 	@echo "make gaussians  set up, draw furniture and rooms, train one picture -> 3D Gaussians, measure it, write the report"
+	@echo "make portrait  set up, train portrait animation on drawn faces and a clip, measure it, animate a photograph"
 	@echo "make test    set up, run the tests (make slow: all of them)"
 	@echo "make fit     set up, reconstruct three objects and three furnished rooms with Gaussian splatting"
 	@echo "make lint types clean"
@@ -32,6 +33,17 @@ gaussians: system furniture $(VENV)/ready
 	  $(RUN)/mixtura train $$config $$(test -e runs/diffusion-gs-$$name/config.yaml && echo --resume) || exit 1; \
 	done
 	@echo "open runs/diffusion-gs-quickstart/report.html"
+
+# Training goes on where it was stopped; then a photograph and a clip that packages ship are put together.
+PORTRAIT := configs/quickstart/live_portrait.yaml
+ANIMATED := runs/live-portrait-quickstart
+EXAMPLE = "$$($(RUN)/python -m mixtura_live_portrait.faces.examples | sed -n 's/^$(1): \(.*\.[a-z0-9]*\) (.*/\1/p')"
+portrait: $(VENV)/ready
+	$(RUN)/pip install -q -c constraints.txt -e "plugins/live_portrait[examples]"
+	$(RUN)/mixtura data synth $(PORTRAIT)
+	$(RUN)/mixtura train $(PORTRAIT) $(if $(wildcard $(ANIMATED)/config.yaml),--resume)
+	$(RUN)/mixtura infer $(ANIMATED) --input $(call EXAMPLE,portrait) --input $(call EXAMPLE,clip) --output $(ANIMATED)/animated
+	@echo "open $(ANIMATED)/report.html and $(ANIMATED)/animated/comparison.mp4"
 
 test: system furniture $(VENV)/ready-dev
 	$(RUN)/python -m pytest -q -m "not slow and not gpu"
