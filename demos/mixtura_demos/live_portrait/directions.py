@@ -6,17 +6,20 @@ network that is shown them at rest and smiling says what changes. The mean chang
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from mixtura_demos.live_portrait.engines import Loaded
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mixtura_live_portrait.animate.editing import Offset
     from mixtura_live_portrait.animate.engine import Engine
     from mixtura_live_portrait.data.drawn.clip import DrawnClip
-    from torch import Tensor
 
 CROWD, PEOPLE = 20, 12
 """Seed of the drawn people, and how many of them are looked at."""
+AXES: tuple[Literal["x", "y", "z"], ...] = ("x", "y", "z")
 STILL = 1e-6
 """Offsets below which nothing is moved."""
 
@@ -41,31 +44,32 @@ DIRECTIONS = {
 """Name -> slider from -1 (0 where nothing is drawn below) to 1."""
 
 
-def offsets(engine: Engine, amounts: dict[str, float]) -> tuple[Offset, ...]:
+def offsets(networks: Loaded, amounts: dict[str, float]) -> tuple[Offset, ...]:
     """Keypoint, axis, amount: what sliders of DIRECTIONS add up to."""
-    asked = [amount * direction(engine, name) for name, amount in amounts.items() if amount]
+    asked = [amount * direction(networks, name) for name, amount in amounts.items() if amount]
     if not asked:
         return ()
     total = sum(asked[1:], asked[0])
     return tuple(
         (index, axis, float(value))
         for index, row in enumerate(total.tolist())
-        for axis, value in zip(("x", "y", "z"), row, strict=True)
+        for axis, value in zip(AXES, row, strict=True)
         if abs(value) > STILL
     )
 
 
-@functools.lru_cache(maxsize=4 * len(DIRECTIONS))
-def direction(engine: Engine, name: str) -> Tensor:
-    """(k, 3): what a slider of 1 adds to the offsets; half of what changes between two opposite ends."""
+def direction(networks: Loaded, name: str) -> Tensor:
+    """(k, 3): what a slider of 1 adds to the offsets; measured once for each checkpoint in memory."""
     import torch
+
     from mixtura_live_portrait.data.drawn.clip import DrawnClip
 
-    doing = DIRECTIONS[name]
-    people = [DrawnClip(CROWD, number, 0, 2) for number in range(PEOPLE)]
-    with torch.inference_mode():
-        changes = [_change(engine, person, doing) for person in people]
-        return torch.stack(changes).mean(0) / (doing.high - doing.low)
+    if name not in networks.directions:
+        doing = DIRECTIONS[name]
+        with torch.inference_mode():
+            changes = [_change(networks.engine, DrawnClip(CROWD, number, 0, 2), doing) for number in range(PEOPLE)]
+            networks.directions[name] = torch.stack(changes).mean(0) / (doing.high - doing.low)
+    return networks.directions[name]
 
 
 def _change(engine: Engine, person: DrawnClip, doing: Doing) -> Tensor:
@@ -77,5 +81,5 @@ def _change(engine: Engine, person: DrawnClip, doing: Doing) -> Tensor:
     states = [State(Pose(), Expression()._replace(**{doing.field: end})) for end in (doing.low, doing.high)]
     drawn = [person.doing(state, engine.sizes.image) for state in states]
     around = square(drawn[0].landmarks)
-    low, high = engine.motion(crops_of(engine, [one.image for one in drawn], [around, around])).exp
-    return high - low
+    exp: Tensor = engine.motion(crops_of(engine, [one.image for one in drawn], [around, around])).exp
+    return exp[1] - exp[0]

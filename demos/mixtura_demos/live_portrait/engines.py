@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from mixtura_demos.shared import checkpoints
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mixtura_live_portrait.animate.engine import Engine
 
 SYSTEM = "live_portrait"
@@ -17,11 +19,12 @@ SYSTEM = "live_portrait"
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A checkpoint's engine, its name in the picker, and the fingerprint that its templates bear."""
+    """A checkpoint's engine, its name in the picker, the fingerprint that its templates bear, and what `directions` measured."""
 
     engine: Engine
     label: str
     networks: str
+    directions: dict[str, Tensor] = field(default_factory=dict)
 
 
 _LOADED: WeakKeyDictionary[Any, Loaded] = WeakKeyDictionary()
@@ -30,7 +33,7 @@ _LOCK = threading.Lock()
 
 def loaded(value: str | None) -> Loaded:
     """What was picked. Raises Refused when nothing was, or it is gone."""
-    choice = checkpoints.chosen(value)
+    choice = checkpoints.chosen(value, SYSTEM)
     return of_system(checkpoints.load(choice), choice.label)
 
 

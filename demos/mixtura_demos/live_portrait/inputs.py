@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 import gradio as gr
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from mixtura.errors import MixturaError
 from mixtura_demos.shared.errors import Refused
 from mixtura_demos.shared.uploads import LIMITS, checked_video, picture
 from mixtura_demos.shared.work import fresh
-from numpy.typing import NDArray
-from PIL import Image
 
 Kind = Literal["picture", "clip", "template", "landmarks"]
 PICKLES = (".pkl", ".pickle")
@@ -28,7 +29,7 @@ SNAPSHOT = 8 * 2**20
 
 
 def given(upload: str | None, kind: Kind, what: str, request: gr.Request) -> Path:
-    """An upload as a file of the session. `what` names it in errors. Raises Refused for what is too large or isn't of its kind."""
+    """An upload as a file of the session. `what` names it in errors. Raises Refused for what is too large, or of another kind."""
     if not upload:
         raise Refused(f"{what} is missing: give a {kind}, or take the example")
     path = Path(upload)
@@ -76,7 +77,7 @@ def in_words(text: str, names: Mapping[Path, str]) -> str:
 
 
 def as_uploaded(component: gr.Image) -> gr.Image:
-    """Let handlers get the path of what was uploaded, so that it is us who look at it first, and who say what is wrong with it."""
+    """Let handlers get the path of what was uploaded, so that we look at it first and say what is wrong with it."""
     vars(component)["preprocess"] = lambda payload: None if payload is None else payload.path
     return component
 
@@ -94,7 +95,9 @@ def snapshot(url: Any) -> NDArray[np.uint8] | None:
     if len(url) > SNAPSHOT * 4 // 3:
         raise Refused(f"the camera sends frames of more than {SNAPSHOT >> 20} MiB; choose a smaller resolution")
     try:
-        with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2], validate=True)), formats=("JPEG", "PNG", "WEBP")) as opened:
+        with Image.open(
+            io.BytesIO(base64.b64decode(url.partition(",")[2], validate=True)), formats=("JPEG", "PNG", "WEBP")
+        ) as opened:
             if opened.width * opened.height > LIMITS.frame_pixels:
                 raise Refused(f"the camera sends {opened.width} × {opened.height} pixels; choose a smaller resolution")
             return np.asarray(opened.convert("RGB"))
