@@ -8,6 +8,7 @@ A stage that trains `lam` is the latent action stage (term `lam`); all others tr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -334,7 +335,10 @@ class IFlyBotVLA(System):
         (end,), channels = vocabulary.mark("<|FASTend|>"), fast_channels(normaliser, config)
         limit = config.chunk * channels + 1
         written = self.vlm.generate(batch["ids"], batch["mask"], self._tensor(images), robot, limit, stop=[end])
-        ids = [[token - vocabulary.fast_base for token in row if token not in (end, -1)] for row in written.tokens.tolist()]
+        ids = [  # what it wrote before anything that is no FAST token
+            list(takewhile(lambda token: 0 <= token < config.vlm.fast_vocab, (token - vocabulary.fast_base for token in row)))
+            for row in written.tokens.tolist()
+        ]
         chunks = [
             normaliser.decode("action", assets.fast.decode(row, config.chunk, channels))
             if assets.fast.fits(row, config.chunk, channels)
