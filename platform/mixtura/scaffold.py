@@ -1,7 +1,7 @@
-"""What `mixtura new plugin NAME` writes: a small plugin that is real: it has a source, a system, a configuration and a test.
+"""What `mixtura new plugin NAME` writes: a small plugin that is real: a source, a system, a configuration, a demo and a test.
 
 The system learns to continue waves from a mixture of smooth and square ones, which trains on a CPU in seconds. Texts hold
-@NAME@ (my_model), @CLASS@ (MyModel) and @DIST@ (mixtura-my-model).
+@NAME@ (my_model), @TITLE@ (My model), @CLASS@ (MyModel) and @DIST@ (mixtura-my-model).
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ python_requires = >=3.11
 install_requires =
     mixtura >=0.1,<0.2
 
+[options.extras_require]
+demo =
+    mixtura-demos >=0.1,<0.2
+
 [options.packages.find]
 include =
     mixtura_@NAME@
@@ -49,17 +53,20 @@ build-backend = "setuptools.build_meta"
 README = """\
 # @DIST@
 
-A plugin for Mixtura. It offers the system `@NAME@`, which continues waves, and the source `@NAME@_waves`, which makes them.
+A plugin for Mixtura. It offers the system `@NAME@`, which continues waves, the source `@NAME@_waves`, which makes them, and a
+demo of the system in the browser.
 
 ```
 pip install -e .
 mixtura plugins @NAME@
 mixtura train configs/quickstart.yaml
+mixtura demo @NAME@              # needs mixtura-demos; `mixtura demo` opens it among the others
 pytest
 ```
 
 To make it yours: put your networks and losses into `system.py`, your data into `data.py`, and their settings into `config.py`
-and `data.py`. `mixtura_@NAME@/__init__.py` tells Mixtura what there is; it must stay free of heavy imports.
+and `data.py`; `demo.py` shows what the system does. `mixtura_@NAME@/__init__.py` tells Mixtura what there is; it must stay
+free of heavy imports.
 """
 
 INIT = '''\
@@ -75,6 +82,7 @@ plugin = Plugin(
     summary="continues waves",
     systems={"@NAME@": "mixtura_@NAME@.system:@CLASS@"},
     sources={"@NAME@_waves": "mixtura_@NAME@.data:Waves"},
+    demos={"@NAME@": "mixtura_@NAME@.demo:build"},
 )
 '''
 
@@ -199,6 +207,71 @@ class @CLASS@(System):
         return {"next": self(history.to(self.head.weight.device))}
 '''
 
+DEMO = '''\
+"""The demo of @CLASS@: draws a wave, lets the system predict the point that follows."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from mixtura_demos.shared import checkpoints, jobs
+from mixtura_demos.shared.errors import Refused
+from mixtura_demos.shared.look import note
+
+title = "@TITLE@"
+
+
+def build(run: Path | None = None) -> gr.Blocks:
+    """The page. Nothing heavy is imported here: weights and torch come when the button is pressed."""
+    demo: gr.Blocks
+    with gr.Blocks(title=title) as demo:
+        note("A wave is drawn; the system sees its points and predicts the next one.")
+        weights = checkpoints.picker("@NAME@", run)
+        with gr.Row():
+            shape = gr.Radio(["sine", "square"], value="sine", label="Shape")
+            noise = gr.Number(0.05, label="Noise")
+            seed = gr.Number(0, label="Seed", precision=0)
+        with gr.Row():
+            start, cancel = gr.Button("Continue the wave", variant="primary"), gr.Button("Cancel")
+        result = gr.Textbox(label="Result", interactive=False)
+        plot = gr.LinePlot(label="Wave", x="point", y="value", color="what", height=260)
+        jobs.run(start, predict, [weights, shape, noise, seed], [result, plot], cancel)
+    return demo
+
+
+def predict(value: str | None, shape: str, noise: float | None, seed: float | None) -> tuple[str, Any]:
+    """What the page shows: a sentence and the points. Errors that a user can mend are raised as MixturaError."""
+    if noise is None or not 0 <= noise <= 1:
+        raise Refused(f"noise must be between 0 and 1, not {noise}; write 0.05")
+    system = checkpoints.load(checkpoints.chosen(value, "@NAME@"))
+    began = time.monotonic()
+    history, truth = wave(system.config.window, shape, float(noise), int(seed or 0))
+    found = float(system.infer(history=history[None])["next"][0])
+    text = f"predicted {found:.3f}, the wave goes on with {truth:.3f}; seed {int(seed or 0)}, {time.monotonic() - began:.3f} s"
+    return text, points(history, found)
+
+
+def wave(window: int, shape: str, noise: float, seed: int) -> tuple[np.ndarray, float]:
+    """`window` points of a wave with noise, and the point that follows."""
+    numbers = np.random.default_rng(abs(seed))
+    angle = numbers.uniform(0, 2 * np.pi) + numbers.uniform(0.2, 0.6) * np.arange(window + 1)
+    values = np.sin(angle) if shape == "sine" else np.sign(np.sin(angle))
+    noisy = values[:-1] + noise * numbers.standard_normal(window)
+    return noisy.astype(np.float32), float(values[-1])
+
+
+def points(history: np.ndarray, found: float) -> Any:
+    """A table for the plot."""
+    import pandas as pd
+
+    rows = [{"point": number, "value": float(value), "what": "seen"} for number, value in enumerate(history)]
+    return pd.DataFrame([*rows, {"point": len(history), "value": found, "what": "predicted"}])
+'''
+
 QUICKSTART = """\
 # Smooth and square waves, three to one. Trains on a CPU in seconds: mixtura train configs/quickstart.yaml
 system: {type: @NAME@, window: 16, hidden: 32}
@@ -243,6 +316,21 @@ def test_the_registry_offers_the_system_and_the_source() -> None:
     assert registry().names("source")["@NAME@_waves"].name == "@NAME@"
 
 
+def test_the_demo_is_built_and_refuses_what_is_wrong() -> None:
+    pytest.importorskip("mixtura_demos", reason="the demo needs mixtura-demos")
+    gradio = pytest.importorskip("gradio")
+    from mixtura.errors import MixturaError
+    from mixtura_@NAME@.demo import predict, wave
+
+    assert isinstance(registry().get("demo", "@NAME@")(None), gradio.Blocks)
+    history, _ = wave(16, "sine", 0.0, seed=3)
+    assert np.array_equal(history, wave(16, "sine", 0.0, seed=3)[0])
+    with pytest.raises(MixturaError, match="noise must be"):
+        predict(None, "sine", 2.0, 0)
+    with pytest.raises(MixturaError, match="train some first"):
+        predict(None, "sine", 0.1, 0)
+
+
 def test_reading_is_pure() -> None:
     section = load(QUICKSTART).config.sources["smooth"]
     source = registry().get("source", "@NAME@_waves")(section, name="smooth", root=Path())
@@ -269,6 +357,7 @@ FILES = {
     "mixtura_@NAME@/config.py": CONFIG,
     "mixtura_@NAME@/data.py": DATA,
     "mixtura_@NAME@/system.py": SYSTEM,
+    "mixtura_@NAME@/demo.py": DEMO,
     "configs/quickstart.yaml": QUICKSTART,
     "tests/test_@NAME@.py": TEST,
 }
@@ -292,6 +381,7 @@ def write_plugin(name: str, where: Path) -> Path:
         "@CLASS@": name.title().replace("_", ""),
         "@DIST@": f"mixtura-{dashed}",
         "@SLUG@": dashed,
+        "@TITLE@": name.replace("_", " ").capitalize(),
         "@API@": str(API_VERSION),
     }
     for path, text in FILES.items():

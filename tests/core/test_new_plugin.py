@@ -68,7 +68,7 @@ def test_a_new_plugin_trains_on_both_sources(plugin: Path, tmp_path: Path) -> No
 def test_a_new_plugin_passes_its_own_test(plugin: Path) -> None:
     done = python(plugin, "-m", "pytest", "-q", "-p", "no:cacheprovider")
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "3 passed" in done.stdout
+    assert "4 passed" in done.stdout or "3 passed, 1 skipped" in done.stdout  # the demo needs mixtura-demos
 
 
 def test_listing_it_is_quick_and_light(plugin: Path) -> None:

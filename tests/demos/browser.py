@@ -26,7 +26,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-WAIT = 60_000
+WAIT = 120_000
 """Milliseconds until what should appear counts as missing; a busy machine takes its time."""
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 
@@ -88,14 +88,14 @@ def _is_foreign(url: str) -> bool:
 
 def open_demo(page: Any, url: str, slug: str) -> Any:
     """Open a demo's own page (not the hub around it) and wait until it is drawn; returns the page."""
-    page.goto(f"{url}/demo/{slug}/")
+    page.goto(f"{url}/demo/{slug}/", wait_until="commit")
     page.locator(".gradio-container .block").first.wait_for()
     return page
 
 
 def open_tab(page: Any, url: str, slug: str) -> Any:
     """Open the hub and a demo's tab in it; returns the frame, which finds things as a page does."""
-    page.goto(f"{url}/#{slug}")
+    page.goto(f"{url}/#{slug}", wait_until="commit")
     frame = page.frame_locator(f"#panel-{slug} iframe")
     frame.locator(".gradio-container .block").first.wait_for()
     return frame

@@ -8,14 +8,17 @@ import av
 import numpy as np
 
 
-def write_video(path: Path, frames: int = 10, size: tuple[int, int] = (32, 24), apart: int = 1, codec: str = "libx264") -> Path:
-    """A video of `frames` frames of grey noise at 25 frames a second; `apart` > 1 leaves gaps of so many frames."""
-    numbers = np.random.default_rng(0)
+def write_video(
+    path: Path, frames: int = 10, size: tuple[int, int] = (32, 24), apart: int = 1, rate: int = 25, flat: bool = False
+) -> Path:
+    """An H.264 video of `frames` equal frames, noise or `flat` grey; `apart` > 1 leaves gaps of so many frames."""
+    width, height = size
+    noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25)
-        stream.width, stream.height = size
-        stream.pix_fmt = "yuv420p"
-        picture = av.VideoFrame.from_ndarray(numbers.integers(0, 255, (size[1], size[0], 3), np.uint8), format="rgb24")
+        stream = container.add_stream("libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"preset": "ultrafast"}
+        picture = av.VideoFrame.from_ndarray(np.full_like(noise, 128) if flat else noise, format="rgb24")
         for number in range(frames):
             picture.pts = number * apart
             container.mux(stream.encode(picture))
