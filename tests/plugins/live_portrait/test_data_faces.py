@@ -106,7 +106,28 @@ def test_cross_gives_a_frame_of_somebody_else():
             fields = source.read(index, RNG.at(index, draw)).fields
             assert fields["other"].shape == (32, 32, 3)
             assert fields["other_ratios"].shape == (3,)
-            assert read[0] == index // 2 != read[1]
+            assert read[0] == read[1] == index // 2 != read[2]
+
+
+def test_frames_lie_apart_by_the_spacing() -> None:
+    source = faces(frames=9, spacing=4, identities=1, clips=1)
+    few = [source.stretch(0, [frame]).images[0] for frame in (0, 4, 8)]
+    for number in range(6):
+        fields = source.read(0, RNG.at(number)).fields
+        assert any(np.array_equal(fields["source"], one) for one in few)
+        assert any(np.array_equal(fields["driving"], one) for one in few)
+
+
+def test_kept_frames_are_those_that_would_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, keeping = faces(spacing=30, cross=True), faces(spacing=30, cross=True, keep=10)
+    assert plain.info.fingerprint == keeping.info.fingerprint
+    drawn: list[int] = []
+    monkeypatch.setattr(Faces, "clip", lambda self, index, clip=Faces.clip: drawn.append(index) or clip(self, index))
+    for _ in range(3):
+        for index in range(2):
+            assert same(plain.read(index, RNG.at(index)).fields, keeping.read(index, RNG.at(index)).fields)
+    assert len(drawn) == 3 * 6 + 6
+    assert len(keeping.kept) <= 10
 
 
 def test_held_out_people_are_others():
@@ -133,6 +154,8 @@ def test_the_fingerprint_changes_with_the_content(change: dict[str, Any]):
 
 
 def test_settings_that_cannot_be_are_refused():
+    with pytest.raises(ValidationError, match="at most 8"):
+        faces(frames=9, spacing=9)
     with pytest.raises(ValidationError, match="identities must be at least 2"):
         faces(cross=True, identities=1)
     with pytest.raises(ValidationError, match="style"):

@@ -29,18 +29,22 @@ class FacesConfig(SourceConfig):
     identities: int = Field(200, ge=1, description="people")
     clips: int = Field(4, ge=1, description="clips (or stills) of each")
     frames: int = Field(75, ge=2, description="frames of a clip, 25 a second")
+    spacing: int = Field(1, ge=1, description="of a clip samples take one frame of so many; evaluation may take any")
     size: int = Field(64, ge=16, description="pixels of the samples; the system's image size must agree")
     seed: int = Field(0, description="another seed is another crowd")
     first_identity: int = Field(0, ge=0, description="number of the first person; ranges that don't overlap share nobody")
     style: Style = Field("plain", description="painted: inked, hatched or printed heads in colours that no clip has")
     still: bool = Field(False, description="pictures instead of clips: source and driving are the same frame")
     jitter: float = Field(1.0, ge=0, le=2, description="strength of the other colours of driving_seen; 0 for none")
+    keep: int = Field(0, ge=0, description="drawn frames that each worker keeps in memory, for few that are drawn often")
     cross: bool = Field(False, description="also give a frame of somebody else, for stage two")
 
     @model_validator(mode="after")
     def _has_others(self) -> FacesConfig:
         if self.cross and self.identities < 2:
             raise ValueError("cross needs somebody else: identities must be at least 2")
+        if self.spacing >= self.frames:
+            raise ValueError(f"spacing {self.spacing}: samples take two of {self.frames} frames; at most {self.frames - 1}")
         return self
 
 
@@ -60,10 +64,11 @@ class Faces:
 
     def __init__(self, config: FacesConfig, name: str, root: Path) -> None:
         self.config, self.name = config, name
-        facts = config.model_dump(exclude={"type", "max_epochs"})
+        facts = config.model_dump(exclude={"type", "max_epochs", "keep"})
         digest = hashlib.blake2b(repr((VERSION, sorted(facts.items()))).encode(), digest_size=16).hexdigest()
         tags = ("image",) if config.still else ("video",)
         size = config.identities * config.clips
+        self.kept: dict[tuple[int, int], Frame] = {}
         self.info = SourceInfo(name, size, digest, tags=tags, max_epochs=config.max_epochs)
 
     def __len__(self) -> int:
@@ -82,12 +87,12 @@ class Faces:
 
     def read(self, index: int, rng: KeyedRng) -> Sample:
         """Two frames of the clip, or one picture twice; see `sample` for the fields."""
-        draw, clip = rng.at("frames").numpy(), self.clip(index)
+        draw = rng.at("frames").numpy()
         if self.config.still:
-            source = driving = self._frame(clip, self.config.frames // 2)
+            source = driving = self.frame(index, self.config.frames // 2)
         else:
-            first, second = draw.choice(self.config.frames, 2, replace=False).tolist()
-            source, driving = self._frame(clip, first), self._frame(clip, second)
+            first, second = draw.choice(self._choices(), 2, replace=False).tolist()
+            source, driving = self.frame(index, first), self.frame(index, second)
         seen = jittered(driving.image, self.config.jitter, draw)
         other = self._other(index, draw) if self.config.cross else None
         number = self.identity(index)
@@ -103,7 +108,22 @@ class Faces:
         pose, expression = zip(*map(_labels, states), strict=True)
         return Stretch(images, landmarks, np.stack(pose), np.stack(expression))
 
-    def _frame(self, clip: DrawnClip, frame: int) -> Frame:
+    def _choices(self) -> NDArray[np.integer]:
+        """Frames of a clip that samples take."""
+        return np.arange(0, self.config.frames, self.config.spacing)
+
+    def frame(self, index: int, frame: int) -> Frame:
+        """A frame of an item's clip, drawn or remembered."""
+        if (index, frame) in self.kept:
+            return self.kept[index, frame]
+        drawn = self._drawn(self.clip(index), frame)
+        if self.config.keep:
+            if len(self.kept) >= self.config.keep:
+                del self.kept[next(iter(self.kept))]
+            self.kept[index, frame] = drawn
+        return drawn
+
+    def _drawn(self, clip: DrawnClip, frame: int) -> Frame:
         state = clip.state(frame)
         drawn = clip.doing(state, self.config.size)
         return Frame.of(drawn.image, drawn.landmarks, *_labels(state))
@@ -112,8 +132,8 @@ class Faces:
         """A frame of somebody else of this source."""
         config = self.config
         person = (index // config.clips + int(draw.integers(1, config.identities))) % config.identities
-        clip = self.clip(person * config.clips + int(draw.integers(config.clips)))
-        return self._frame(clip, config.frames // 2 if config.still else int(draw.integers(config.frames)))
+        other = person * config.clips + int(draw.integers(config.clips))
+        return self.frame(other, config.frames // 2 if config.still else int(draw.choice(self._choices())))
 
 
 def _labels(state: State) -> tuple[Array, Array]:
