@@ -12,6 +12,7 @@ from mixtura.config import loads
 from mixtura.trainer import train
 
 FACES = {"type": "faces", "identities": 4, "clips": 1, "frames": 20, "size": 32, "cross": True}
+PAINTING = ("appearance", "motion", "warping", "generator", "reader")
 CONFIG: dict[str, Any] = {
     "system": {
         "type": "live_portrait", "image": 32, "keypoints": 21, "base": 4, "downs": 1, "channels": 4, "depth": 2, "resblocks": 1,
@@ -27,7 +28,7 @@ CONFIG: dict[str, Any] = {
     "checkpoint": {"every": 2, "keep": 1},
     "log": {"every": 1, "to": ["jsonl"]},
     "stages": [
-        {"name": "paint", "steps": 2, "train": ["appearance", "motion", "warping", "generator", "reader"], "mixture": {"clips": 1}},
+        {"name": "paint", "steps": 2, "train": list(PAINTING), "mixture": {"clips": 1}},
         {"name": "adjust", "steps": 2, "train": ["stitching", "eyes", "lips"], "mixture": {"clips": 1}},
     ],
 }  # fmt: skip

@@ -71,7 +71,9 @@ class Page:
     def _outputs(self) -> None:
         with section("Result"):
             self.clip = gr.Video(label="Animation", autoplay=True, loop=True, interactive=False, elem_id="lp-animation")
-            self.picture = gr.Image(label="Animated picture", interactive=False, visible=False, format="png")
+            self.picture = gr.Image(
+                label="Animated picture", interactive=False, visible=False, format="png", elem_id="lp-animated-picture"
+            )
             self.clips = gr.Video(label="Driving, source, result", loop=True, interactive=False, visible=False)
             self.pictures = gr.Image(label="Driving, source, result (picture)", interactive=False, visible=False)
             self.told = gr.Markdown("", elem_id="lp-told")

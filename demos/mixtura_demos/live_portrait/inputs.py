@@ -35,7 +35,7 @@ def given(upload: str | None, kind: Kind, what: str, request: gr.Request) -> Pat
     path = Path(upload)
     with named({path: what}):
         ending = _checked(path, kind)
-    kept = fresh(request, ending)
+    kept = fresh(request, ".in").with_suffix(ending)
     shutil.copyfile(path, kept)
     return kept
 
