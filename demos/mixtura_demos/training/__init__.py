@@ -18,7 +18,8 @@ def build(run: Path | None) -> gr.Blocks:
     from mixtura_demos.training.watching import build_watching
     from mixtura_demos.training.writing_form import build_form
 
-    with gr.Blocks(title=title) as page, gr.Tabs():
+    page: gr.Blocks = gr.Blocks(title=title)
+    with page, gr.Tabs():
         with gr.Tab("Runs", id="runs"):
             build_watching(run)
         with gr.Tab("New run", id="new"):

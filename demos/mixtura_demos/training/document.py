@@ -169,7 +169,7 @@ def _set(data: dict[str, Any], path: Path, value: Any) -> None:
     """Put a value at a path, making the sections on the way; NOTHING takes it away."""
     at: Any = data
     for step in path[:-1]:
-        inside = at[step] if isinstance(at, list) else at.get(step)
+        inside = at.get(step) if isinstance(at, dict) else at[step]
         if not isinstance(inside, dict | list):
             if value is NOTHING:
                 return

@@ -16,7 +16,16 @@ from mixtura_demos.shared.errors import Refused
 Kind = Literal["integer", "number", "flag", "choice", "choices", "text", "list", "yaml"]
 LONGEST = 20_000
 """Characters that one field takes."""
-NOTHING: Any = object()
+
+
+class _Nothing:
+    """One of its kind, also where data that hold it are copied."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Nothing:
+        return self
+
+
+NOTHING: Any = _Nothing()
 """What `parse` gives for an empty field: the setting is left out."""
 BOUNDS = {
     "minimum": "at least",
@@ -53,7 +62,8 @@ class Field:
         """Description, bounds and default in one line."""
         limits = " and ".join(f"{BOUNDS[key]} {number(value)}" for key, value in (self.bounds or {}).items())
         needed = "needed" if self.required else ""
-        default = f"default {text_of(self.default)}" if self.default is not NOTHING and self.kind in WITH_DEFAULT else ""
+        has_default = self.kind in WITH_DEFAULT and self.default not in (NOTHING, None, "")
+        default = f"default {text_of(self.default)}" if has_default else ""
         return "; ".join(part for part in (self.help, limits, needed, default) if part)
 
 
@@ -119,8 +129,10 @@ def _typed(base: Field, node: Mapping[str, Any], known: Mapping[str, Any]) -> Fi
         return replace(base, kind="choice", choices=tuple(node.get("enum", [node.get("const")])))
     if kind in ("integer", "number"):
         return replace(base, kind=kind, bounds={key: node[key] for key in BOUNDS if key in node})
-    if kind == "boolean":
+    if kind == "boolean" and isinstance(base.default, bool):
         return replace(base, kind="flag")
+    if kind == "boolean":
+        return replace(base, kind="choice", choices=(True, False))
     if kind == "string":
         return replace(base, kind="text")
     if kind == "array":

@@ -24,10 +24,10 @@ def form(document: Document, parts: Layout, revision: int) -> str:
     """The whole form. `revision` makes two forms differ though their text is the same, so that typed text is replaced."""
     return (
         f'<div class="form" data-revision="{revision}">'
-        + _details("system", _typed_body(document, parts.system, change=False), f"System: {parts.system.type}", opened=True)
         + _details("run", _group(document, parts.run), "Run", parts.run.help, opened=True)
-        + _sources(document, parts.sources)
         + _stages(document, parts.stages)
+        + _sources(document, parts.sources)
+        + _details("system", _typed_body(document, parts.system, change=False), f"System: {parts.system.type}")
         + "".join(_details(group.name, _group(document, group), group.name.capitalize(), group.help) for group in parts.plain)
         + "".join(_list(document, key, sections) for key, sections in parts.lists.items())
         + _details("others", _group(document, parts.others), "Other settings")

@@ -13,6 +13,7 @@ REPORT_CSS = f"""
 code{{font-size:12.5px;overflow-wrap:anywhere}}
 h3,h2{{font-weight:650}}
 h3:first-child{{margin-top:4px}}
+& > figure.chart{{max-width:760px}}
 td.miss,span.miss{{color:var(--faint)}}
 .dark & {{ {DARK} }}
 """

@@ -71,6 +71,12 @@ def _put(file: Path, text: str, overwrite: bool) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def plain_word(name: object) -> str:
+    """A file name to suggest for a run's name."""
+    word = re.sub(r"[^a-z0-9_-]+", "-", str(name).lower()).strip("-_") if isinstance(name, str) else ""
+    return word[:64] if WORD.fullmatch(word[:64]) else "run"
+
+
 def to_download(request: gr.Request, text: str) -> Path:
     """A file of the session, under a name of ours."""
     file = work.fresh(request, ".yaml")

@@ -30,6 +30,7 @@ INTRODUCTION = (
     "default; names in bold are set in the file. `${run.name}` refers to another setting."
 )
 NONE_YET = "<p class='fine'>Load a configuration first.</p>"
+ASIDE = "<style>@media (min-width: 900px) { #form-aside { position: sticky; top: 8px; align-self: start; } }</style>"
 
 
 def build_form() -> None:
@@ -45,24 +46,25 @@ def build_form() -> None:
     with gr.Row():
         with gr.Column(scale=3, min_width=420):
             page = gr.HTML(NONE_YET, css_template=FORM_CSS, js_on_load=FORM_SCRIPT, apply_default_css=False, elem_id="run-form")
-        with gr.Column(scale=2, min_width=360):
+        with gr.Column(scale=2, min_width=360, elem_id="form-aside"):
+            gr.HTML(ASIDE)
             problems = gr.HTML(
                 "", css_template=FORM_CSS, js_on_load=PROBLEMS_SCRIPT, apply_default_css=False, elem_id="form-problems"
             )
             preview = gr.Code("", language="yaml", label="YAML", lines=12, max_lines=28, interactive=False, elem_id="form-yaml")
-            _build_writing(document)
+            name = _build_writing(document)
     outputs = [document, revision, page, problems, preview]
     system.input(shown(_offer), system, begin, show_progress="hidden", api_visibility="private")
     block = gr.context.Context.root_block
     if block is not None:
         block.load(shown(_offer), system, begin, show_progress="hidden", api_visibility="private")
-    load.click(shown(_load), [system, begin, revision], outputs, **{**ORDERED, "show_progress": "minimal"})
+    load.click(shown(_load), [system, begin, revision], [*outputs, name], **{**ORDERED, "show_progress": "minimal"})
     page.edit(shown(_edit), document, [document, problems, preview], **ORDERED)
     page.act(shown(_act), [document, revision], outputs, **ORDERED)
 
 
-def _build_writing(document: gr.State) -> None:
-    """Download for everybody; a file in the working folder for those who sit at the machine."""
+def _build_writing(document: gr.State) -> gr.Textbox:
+    """Download for everybody; a file in the working folder for those who sit at the machine. Returns the name's field."""
     download = gr.Button("Make a file to download")
     file = gr.File(label="Configuration", interactive=False, visible=False)
     with gr.Group(visible=False) as local:
@@ -76,6 +78,7 @@ def _build_writing(document: gr.State) -> None:
     block = gr.context.Context.root_block
     if block is not None:
         block.load(_offer_folders, None, [local, folder], show_progress="hidden", api_visibility="private")
+    return name
 
 
 # -- handlers ------------------------------------------------------------------------------------------------
@@ -87,7 +90,8 @@ def _offer(system: str) -> Any:
 
 
 def _load(system: str, label: str, revision: int) -> tuple[Any, ...]:
-    return _whole(Document.begin(starts.start(system, label)), revision)
+    document = Document.begin(starts.start(system, label))
+    return *_whole(document, revision), writing.plain_word(document.value(("run", "name")))
 
 
 def _edit(document: Document | None, event: gr.EventData) -> tuple[Any, ...]:
