@@ -69,7 +69,7 @@ def ablate(file: Path, settings: Sequence[str], root: Path, at_once: int, out: P
     waiting = [job for job in jobs if not job.finished]
     say(f"{len(jobs)} runs, {len(jobs) - len(waiting)} of them finished")
     active: list[tuple[Job, subprocess.Popen[bytes], float]] = []
-    threads = str(max(1, (os.cpu_count() or 1) // max(at_once, 1)))
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // max(at_once, 1)))
     try:
         while waiting or active:
             while waiting and len(active) < at_once:
