@@ -110,7 +110,9 @@ def _training(verbs: Any, common: argparse.ArgumentParser) -> None:
     ablate = _rooted(
         _verb(verbs, common, "ablate", "training:ablate", "train the variants of a configuration, compare them", settings=True)
     )
-    ablate.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time; each takes its share of the cores, or OMP_NUM_THREADS")
+    ablate.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="runs at once, with a share of the cores or OMP_NUM_THREADS"
+    )
     ablate.add_argument(
         "--out", default=None, metavar="FILE", help="table in Markdown (RUN-ablation.md in the folder of the runs)"
     )
