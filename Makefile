@@ -7,16 +7,17 @@ CONFIG ?= configs/quickstart/iflybot_vla.yaml
 RUNS   ?= runs/iflybot-quickstart
 RUN    := $(VENV)/bin
 KERNELS := $(wildcard kernels/setup.* kernels/csrc/*.h kernels/csrc/*/*)
-SETUP  := setup.cfg pyproject.toml constraints.txt $(wildcard plugins/*/setup.cfg) $(KERNELS)
-BUNDLED := -e kernels $(foreach plugin,$(wildcard plugins/*),-e $(plugin))
+SETUP  := setup.cfg pyproject.toml constraints.txt $(wildcard plugins/*/setup.cfg) demos/setup.cfg $(KERNELS)
+BUNDLED := -e kernels $(foreach plugin,$(wildcard plugins/*),-e $(plugin)) -e "demos[examples]"
 
-.PHONY: help train gaussians portrait test slow fit lint types system furniture clean
+.PHONY: help train gaussians portrait test slow fit demo lint types system furniture browser clean
 
 help:
 	@echo "make train   set up, make the data, train a robot policy, measure it in closed loop, write the report"
 	@echo "make gaussians  set up, draw furniture and rooms, train one picture -> 3D Gaussians, measure it, write the report"
 	@echo "make portrait  set up, train portrait animation on drawn faces and a clip, measure it, animate a photograph"
 	@echo "make test    set up, run the tests (make slow: all of them)"
+	@echo "make demo    set up, open the demos in the browser (with what make train and its sisters made)"
 	@echo "make fit     set up, reconstruct three objects and three furnished rooms with Gaussian splatting"
 	@echo "make lint types clean"
 
@@ -45,10 +46,13 @@ portrait: $(VENV)/ready
 	$(RUN)/mixtura infer $(ANIMATED) --input $(call EXAMPLE,portrait) --input $(call EXAMPLE,clip) --output $(ANIMATED)/animated
 	@echo "open $(ANIMATED)/report.html and $(ANIMATED)/animated/comparison.mp4"
 
-test: system furniture $(VENV)/ready-dev
+demo: system $(VENV)/ready
+	$(RUN)/mixtura demo $(DEMO)
+
+test: system furniture browser $(VENV)/ready-dev
 	$(RUN)/python -m pytest -q -m "not slow and not gpu"
 
-slow: system furniture $(VENV)/ready-dev
+slow: system furniture browser $(VENV)/ready-dev
 	$(RUN)/python -m pytest -q -m "not gpu"
 
 fit: system furniture $(VENV)/ready-dev
@@ -58,7 +62,7 @@ lint: $(VENV)/ready-dev
 	$(RUN)/ruff check . && $(RUN)/ruff format --check .
 
 types: $(VENV)/ready-dev
-	$(RUN)/mypy platform/mixtura kernels/mixtura_splat plugins/diffusion_gs/mixtura_diffusion_gs plugins/live_portrait/mixtura_live_portrait
+	$(RUN)/mypy platform/mixtura kernels/mixtura_splat plugins/diffusion_gs/mixtura_diffusion_gs plugins/live_portrait/mixtura_live_portrait demos/mixtura_demos
 
 # The simulator draws through EGL (software is enough); the kernels want a C++ compiler. Installed only when missing, by root.
 system:
@@ -71,6 +75,11 @@ system:
 furniture:
 	@missing=""; test -d /usr/share/sweethome3d/furniture || missing=sweethome3d-furniture; \
 	$(call install,$$missing,tests and reconstruction of furnished rooms need it)
+
+# Chromium and a font for the tests of the demos: as above.
+browser:
+	@missing=""; command -v chromium >/dev/null || command -v chromium-browser >/dev/null || missing="chromium fonts-dejavu-core"; \
+	$(call install,$$missing,the tests of the demos need them and are skipped)
 
 define install
 	if [ -z "$(1)" ]; then :; \
@@ -97,4 +106,4 @@ $(VENV)/ready-dev: $(VENV)/bin/python $(SETUP)
 	@touch $@ $(VENV)/ready
 
 clean:
-	rm -rf build *.egg-info platform/*.egg-info {kernels,plugins/*}/build {kernels,plugins/*}/*.egg-info kernels/mixtura_splat/libraries .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	rm -rf build *.egg-info platform/*.egg-info {kernels,demos,plugins/*}/build {kernels,demos,plugins/*}/*.egg-info kernels/mixtura_splat/libraries .pytest_cache .hypothesis .ruff_cache .mypy_cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import sys
@@ -229,12 +230,21 @@ def serve(only: str | None, run: Path | None, host: str, port: int | None, say: 
         end()
 
 
-def make_server(app: App) -> uvicorn.Server:
-    """uvicorn as we use it: one process, no access log, open pages don't hold up the end."""
+class Server(uvicorn.Server):
+    """uvicorn, silent about the requests of open pages that its end cuts off."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close connections; what still runs after the grace is cancelled."""
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        await super().shutdown(sockets)
+
+
+def make_server(app: App) -> Server:
+    """The server as we use it: one process, no access log, open pages don't hold up the end."""
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, ws="none", timeout_graceful_shutdown=2, lifespan="on"
     )
-    return uvicorn.Server(config)
+    return Server(config)
 
 
 def end() -> None:
