@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from mixtura_demos.names import HostileName, NameReader
+from mixtura_demos.shared import work
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -99,6 +100,7 @@ class Exchange:
     def __init__(self, receive: Receive, send: Send, limit: int, names: NameReader | None) -> None:
         self._receive, self._send, self._limit, self._names = receive, send, limit, names
         self._seen = 0
+        self._answered = b""
         self._started = False
         self.refused: Exception | None = None
 
@@ -124,7 +126,17 @@ class Exchange:
         if message["type"] == "http.response.start":
             self._started = True
             message = {**message, "headers": [*message.get("headers", []), *EXTRA]}
+        elif self._names is not None:
+            self._note_uploads(message)
         await self._send(message)
+
+    def _note_uploads(self, message: MutableMapping[str, Any]) -> None:
+        """An upload is answered with the places of its files: they go when no session uses them any more."""
+        self._answered += message.get("body", b"")
+        if not message.get("more_body"):
+            places = _json(self._answered)
+            for place in places if isinstance(places, list) else []:
+                work.note_upload(str(place))
 
     async def refuse(self, error: Exception) -> None:
         """Answer with the error, unless an answer has begun."""
@@ -140,12 +152,8 @@ async def _checked(receive: Receive) -> Receive:
         messages.append(await receive())
         if messages[-1]["type"] != "http.request" or not messages[-1].get("more_body"):
             break
-    body = b"".join(message.get("body", b"") for message in messages)
-    try:
-        content = json.loads(body) if body else None
-    except ValueError:
-        content = None
-    _look_for_elsewhere(content)
+    content = _json(b"".join(message.get("body", b"") for message in messages))
+    _look_through(content, str(content.get("session_hash", "")) if isinstance(content, dict) else "")
 
     async def replay() -> MutableMapping[str, Any]:
         return messages.pop(0) if messages else await receive()
@@ -153,15 +161,25 @@ async def _checked(receive: Receive) -> Receive:
     return replay
 
 
-def _look_for_elsewhere(content: Any) -> None:
-    """Raise Outside for {"path": "http://…"} anywhere: gradio would fetch it."""
+def _json(body: bytes) -> Any:
+    """What the JSON says; None for what is none."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _look_through(content: Any, session: str) -> None:
+    """Raise Outside for {"path": "http://…"} anywhere: gradio would fetch it. Other paths count as used by the session."""
     waiting = [content]
     while waiting:
         item = waiting.pop()
         if isinstance(item, dict):
             path = item.get("path")
-            if isinstance(path, str) and "://" in path:
-                raise Outside("Files must be uploaded; this server fetches nothing from elsewhere.")
+            if isinstance(path, str):
+                if "://" in path:
+                    raise Outside("Files must be uploaded; this server fetches nothing from elsewhere.")
+                work.note_use(session, path)
             waiting.extend(item.values())
         elif isinstance(item, list):
             waiting.extend(item)

@@ -66,26 +66,30 @@ def summary_of(name: str, info: PluginInfo) -> str:
 
 
 def title_of(name: str) -> str:
-    """The title that the demo's module gives (`title = "…"` or `build.title = "…"`), read without importing it; else its name."""
-    _, place = registry().find("demo", name)
+    """The title that the demo's module gives (`title = "…"`), read without importing it; else its name.
+
+    A module with several demos can't name them all: those go by their names.
+    """
+    info, place = registry().find("demo", name)
     module = place.partition(":")[0]
-    try:
-        found = importlib.util.find_spec(module)
-        source = Path(found.origin).read_text() if found and found.origin else ""
-        title = _assigned_title(ast.parse(source))
-    except (Exception, SystemExit):
-        title = None  # opening its tab tells what is wrong
+    title = None
+    if sum(other.partition(":")[0] == module for other in info.plugin.demos.values()) == 1:
+        try:
+            found = importlib.util.find_spec(module)
+            source = Path(found.origin).read_text() if found and found.origin else ""
+            title = _assigned_title(ast.parse(source))
+        except (Exception, SystemExit):
+            title = None  # opening its tab tells what is wrong
     return title or name.rpartition(":")[2].replace("_", " ").capitalize()
 
 
 def _assigned_title(tree: ast.Module) -> str | None:
     for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        for target in targets:
-            name = target.id if isinstance(target, ast.Name) else target.attr if isinstance(target, ast.Attribute) else ""
-            value = getattr(node, "value", None)
-            if name.lower() == "title" and isinstance(value, ast.Constant) and isinstance(value.value, str):
-                return value.value.strip()[:40] or None
+        value = getattr(node, "value", None)
+        is_text = isinstance(value, ast.Constant) and isinstance(value.value, str)
+        if is_text and any(isinstance(target, ast.Name) and target.id == "title" for target in targets):
+            return str(value.value).strip()[:40] or None  # type: ignore[union-attr]
     return None
 
 

@@ -31,7 +31,6 @@ Say = Callable[[str], None]
 PORT = 7860
 TRIED_PORTS = 20
 UPLOAD_BYTES = 64 * 2**20
-STALE_AFTER = 3600
 ASSETS = {"/hub.css": "text/css", "/hub.js": "text/javascript"}
 QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
@@ -134,7 +133,6 @@ def _prepare(blocks: gr.Blocks) -> None:
     for event in blocks.fns.values():
         event.api_visibility = "private"
     blocks.queue(max_size=32, api_open=False, default_concurrency_limit=8)
-    blocks.delete_cache = (STALE_AFTER // 4, STALE_AFTER)
 
 
 class Hub:

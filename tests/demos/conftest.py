@@ -74,7 +74,11 @@ class Server:
         """SIGTERM; returns the exit code."""
         if self.process.poll() is None:
             self.process.terminate()
-        return self.process.wait(timeout=60)
+        try:
+            return self.process.wait(timeout=120)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
 
 
 @pytest.fixture(scope="session")
@@ -120,6 +124,20 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(folder, **ODD)
     yield server
     server.stop()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    """Starts servers of a test's own: `serve(folder, "plain", **ODD)`; they end with it."""
+    started: list[Server] = []
+
+    def start(folder: Path, *words: str, **env: str) -> Server:
+        started.append(Server(folder, *words, **env))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
 
 
 @pytest.fixture(scope="session")

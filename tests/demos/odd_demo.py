@@ -70,20 +70,3 @@ def _fail(word: str) -> str:
     if word == "refuse":
         raise Refused("the word 'refuse' is refused; write another one")
     raise RuntimeError(f"secret things in /home/somebody/{word}.txt")
-
-
-def unbuildable(run: Path | None = None) -> gr.Blocks:
-    """Fails half-way."""
-    with gr.Blocks():
-        gr.Textbox(label="Half")
-        raise RuntimeError("the <b>half</b> of it is missing")
-
-
-def leaving(run: Path | None = None) -> gr.Blocks:
-    """Tries to end the program."""
-    raise SystemExit(3)
-
-
-def nothing(run: Path | None = None) -> Any:
-    """No Blocks."""
-    return None

@@ -12,9 +12,9 @@ plugin = Plugin(
     summary="demos of the hub's tests",
     demos={
         "plain": "tests.demos.odd_demo:build",
-        "unbuildable": "tests.demos.odd_demo:unbuildable",
+        "unbuildable": "tests.demos.broken_demos:unbuildable",
         "unimportable": "tests.demos.no_such_demo:build",
-        "leaving": "tests.demos.odd_demo:leaving",
-        'odd "<name>"/..': "tests.demos.odd_demo:nothing",
+        "leaving": "tests.demos.broken_demos:leaving",
+        'odd "<name>"/..': "tests.demos.broken_demos:nothing",
     },
 )

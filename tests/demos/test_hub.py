@@ -6,14 +6,17 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mixtura.errors import MixturaError
 from mixtura.plugins import Registry, registry
-from mixtura_demos import hub, serve
+from mixtura_demos import hub
+from mixtura_demos import serve as serving
 from tests.demos import browser
 from tests.demos.client import Client
 from tests.demos.conftest import ODD, Server
@@ -34,6 +37,14 @@ def start(page: Any, word: str, rounds: int) -> None:
     page.get_by_label("Word").fill(word)
     page.get_by_label("Rounds").fill(str(rounds))
     page.get_by_role("button", name="Start").click()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for what the server does by itself."""
+    deadline = time.monotonic() + browser.WAIT / 1000
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def colour(page: Any) -> list[int]:
@@ -161,8 +172,22 @@ def test_a_closed_page_ends_its_job_and_its_files_go(odd: Server, new_page: Call
     browser.open_demo(page, odd.url, "plain")
     start(page, "next", 1)
     expect(page.get_by_label("Said")).to_have_value("next 1")
-    page.wait_for_function("async (url) => (await fetch(url)).status !== 200", arg=source)
-    assert not folder.exists()
+    until(lambda: not folder.exists())
+
+
+def test_an_uploaded_picture_goes_with_its_page(odd: Server, new_page: Callable[..., Any], tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (7, 5)).save(tmp_path / "mine.png")
+    page = browser.open_demo(new_page(), odd.url, "plain")
+    page.locator("input[type=file]").first.set_input_files(tmp_path / "mine.png")
+    page.locator("img[src*='mine.png']").wait_for()
+    page.get_by_role("button", name="Measure").click()
+    expect(page.get_by_label("Size")).to_have_value("5 x 7 x 3")
+    stored = list(odd.temporary.rglob("mine.png"))
+    assert len(stored) == 1
+    page.close()
+    until(lambda: not stored[0].exists())
 
 
 def test_errors_are_named_in_the_page_without_places_of_the_server(odd: Server, page: Any) -> None:
@@ -207,49 +232,45 @@ def test_a_broken_picture_is_refused_in_the_page(odd: Server, page: Any, tmp_pat
     assert "exceeds limit of 40000000 pixels" in browser.error_in(page)
 
 
-def test_no_network_library_is_loaded_before_a_demo_is_used(odd_folder: Path, page: Any) -> None:
-    server = Server(odd_folder, **ODD)
+def test_no_network_library_is_loaded_before_a_demo_is_used(serve: Callable[..., Server], odd_folder: Path, page: Any) -> None:
+    server = serve(odd_folder, **ODD)
     browser.open_tab(page, server.url, "plain")
     mapped = Path(f"/proc/{server.process.pid}/maps").read_text()
     assert "libtorch" not in mapped
     assert "numpy" in mapped  # the list can be read
-    server.stop()
 
 
-def test_one_demo_alone_has_no_other_tabs(odd_folder: Path, page: Any) -> None:
-    server = Server(odd_folder, "plain", **ODD)
+def test_one_demo_alone_has_no_other_tabs(serve: Callable[..., Server], odd_folder: Path, page: Any) -> None:
+    server = serve(odd_folder, "plain", **ODD)
     page.goto(server.url, wait_until="commit")
     expect(page.frame_locator("iframe").get_by_role("button", name="Start")).to_be_visible()
     assert page.get_by_role("tab").all_inner_texts() == ["Plain"]
-    server.stop()
 
 
-def test_a_new_plugins_demo_shows_up_and_works(odd_folder: Path, page: Any) -> None:
+def test_a_new_plugins_demo_shows_up_and_works(serve: Callable[..., Server], odd_folder: Path, page: Any) -> None:
     from mixtura.scaffold import write_plugin
 
     folder = write_plugin("wave_maker", odd_folder)
     env = {"MIXTURA_PLUGINS": "mixtura_wave_maker:plugin", "PYTHONPATH": str(folder)}
     command = [sys.executable, "-m", "mixtura.cli", "train", str(folder / "configs/quickstart.yaml"), "stages.0.steps=20"]
     subprocess.run(command, cwd=odd_folder, env={**os.environ, **env, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
-    server = Server(odd_folder, **env)
+    server = serve(odd_folder, **env)
     frame = browser.open_tab(page, server.url, "wave_maker")
     frame.get_by_role("button", name="Continue the wave").click()
     expect(frame.get_by_label("Result")).to_have_value(re.compile(r"predicted .* seed 0"))
     frame.get_by_label("Noise").fill("-1")
     frame.get_by_role("button", name="Continue the wave").click()
     assert "noise must be" in browser.error_in(frame)
-    server.stop()
 
 
-def test_a_host_that_others_reach_is_warned_of(odd_folder: Path) -> None:
-    server = Server(odd_folder, "--host", "0.0.0.0", **ODD)
+def test_a_host_that_others_reach_is_warned_of(serve: Callable[..., Server], odd_folder: Path) -> None:
+    server = serve(odd_folder, "--host", "0.0.0.0", **ODD)
     assert "lets other machines in" in "".join(server.lines)
     assert Client(server.url.replace("0.0.0.0", "127.0.0.1"), "plain").request("GET", "//", Host="machine.example")[0] == 200
-    server.stop()
 
 
 def test_a_taken_port_is_told() -> None:
-    taken = serve.bind("127.0.0.1", 0)
-    with pytest.raises(serve.MixturaError, match="can't listen on 127.0.0.1, port"):
-        serve.bind("127.0.0.1", taken.getsockname()[1])
+    taken = serving.bind("127.0.0.1", 0)
+    with pytest.raises(MixturaError, match="can't listen on 127.0.0.1, port"):
+        serving.bind("127.0.0.1", taken.getsockname()[1])
     taken.close()

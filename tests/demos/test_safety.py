@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -126,8 +126,8 @@ def test_a_video_that_claims_too_much_is_refused(client: Client, tmp_path: Path)
     assert client.press("Check", [as_file(path)])["output"]["data"] == ["fine: .mp4"]
 
 
-def test_everything_is_removed_when_the_server_is_told_to_end(odd_folder: Path) -> None:
-    server = Server(odd_folder, **ODD)
+def test_everything_is_removed_when_the_server_is_told_to_end(serve: Callable[..., Server], odd_folder: Path) -> None:
+    server = serve(odd_folder, **ODD)
     client = Client(server.url, "plain")
     client.press("Start", ["word", 1])
     assert list(server.temporary.glob("mixtura-demos-*/session-*/*.png"))

@@ -141,6 +141,21 @@ def test_a_sessions_files_have_names_of_ours_and_go_with_it() -> None:
         work.session_folder(request(None))
 
 
+def test_an_upload_goes_with_the_last_session_that_used_it() -> None:
+    file, example = work.root() / "upload.png", work.root() / "example.png"
+    for path in (file, example):
+        path.write_bytes(b"x")
+    work.note_upload(str(file))
+    for session in ("a", "b"):
+        for path in (file, example):
+            work.note_use(session, str(path))
+    work.end_session("a")
+    assert file.exists()
+    work.end_session("b")
+    assert not file.exists()
+    assert example.exists()
+
+
 # -- weights
 def test_weights_are_found_newest_first_and_the_named_one_before_all(tmp_path: Path) -> None:
     import os

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _lock = threading.Lock()
 _root: Path | None = None
 _sessions: dict[str, Path] = {}
+_uploads: dict[str, set[str]] = {}
+"""Uploaded files, and the sessions that have used each."""
 
 
 def root() -> Path:
@@ -57,10 +59,31 @@ def fresh(request: gr.Request, suffix: str) -> Path:
     return session_folder(request) / f"{secrets.token_hex(12)}{suffix}"
 
 
+def note_upload(path: str) -> None:
+    """gradio has stored an uploaded file."""
+    with _lock:
+        _uploads.setdefault(path, set())
+
+
+def note_use(key: str, path: str) -> None:
+    """A session has sent the path of a file; counts when it is an uploaded one."""
+    with _lock:
+        if path in _uploads:
+            _uploads[path].add(key)
+
+
 def end_session(key: str) -> None:
-    """Remove what a session wrote."""
+    """Remove what a session wrote, and what it uploaded unless another one has used the same file."""
     with _lock:
         folder = _sessions.pop(key, None)
+        mine = [path for path, users in _uploads.items() if key in users]
+        for path in mine:
+            _uploads[path].discard(key)
+        unused = [path for path in mine if not _uploads[path]]
+        for path in unused:
+            del _uploads[path]
+    for path in unused:
+        Path(path).unlink(missing_ok=True)
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -71,5 +94,6 @@ def remove_all() -> None:
     with _lock:
         folder, _root = _root, None
         _sessions.clear()
+        _uploads.clear()
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
