@@ -1,4 +1,4 @@
-"""The server: answers with the hub's page at once, imports gradio meanwhile, builds a demo when its page is first asked for.
+"""The server: answers with the hub's page at once, imports gradio after that, builds a demo when its page is first asked for.
 
 Every demo is a gradio application of its own below `/demo/NAME/`; they share the work folder, the limits and the line of
 jobs (`mixtura_demos.shared`). The files of a session go when its page is closed, everything goes when the server ends.
@@ -32,6 +32,9 @@ PORT = 7860
 TRIED_PORTS = 20
 UPLOAD_BYTES = 64 * 2**20
 ASSETS = {"/hub.css": "text/css", "/hub.js": "text/javascript"}
+LAST_ASSET = "/hub.js"
+PATIENCE = 2.0
+"""Seconds until gradio is imported although nobody has opened the page."""
 QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_SSR_MODE": "False",
@@ -142,6 +145,7 @@ class Hub:
         self.entries, self.run = entries, run
         self.page = hub.page(entries)
         self.demos = {entry.slug: Demo(entry, run) for entry in entries}
+        self._is_warming = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -156,6 +160,8 @@ class Hub:
             await answer(send, 200, self.page, "text/html")
         elif path in ASSETS:
             await answer(send, 200, (hub.HERE / path[1:]).read_text(), ASSETS[path])
+            if path == LAST_ASSET:
+                self._warm_up()
         elif path == "/demos":
             await answer(send, 200, json.dumps(hub.facts(self.entries)), "application/json")
         elif demo := self.demos.get(path.removeprefix("/demo/").partition("/")[0] if path.startswith("/demo/") else ""):
@@ -168,7 +174,7 @@ class Hub:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                threading.Thread(target=_warm, daemon=True).start()
+                asyncio.get_running_loop().call_later(PATIENCE, self._warm_up)
                 await send({"type": "lifespan.startup.complete"})
             else:
                 for demo in self.demos.values():
@@ -176,9 +182,15 @@ class Hub:
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
+    def _warm_up(self) -> None:
+        """Import gradio while the user looks at the hub's page, once, and not before that page is drawn."""
+        if not self._is_warming:
+            self._is_warming = True
+            threading.Thread(target=_import_gradio, daemon=True).start()
 
-def _warm() -> None:
-    """Import gradio while the user looks at the hub's page; what fails here is told by the demo that needs it."""
+
+def _import_gradio() -> None:
+    """What fails here is told by the demo that needs it."""
     try:
         import gradio  # noqa: F401
     except ImportError:

@@ -26,7 +26,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-WAIT = 120_000
+WAIT = int(float(os.environ.get("MIXTURA_BROWSER_WAIT", "120")) * 1000)
 """Milliseconds until what should appear counts as missing; a busy machine takes its time."""
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 
