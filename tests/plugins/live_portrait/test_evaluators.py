@@ -28,7 +28,7 @@ HELD = {"type": "faces", "identities": 3, "clips": 1, "frames": 12, "first_ident
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A meter that learns next to nothing."""
-    for name, value in {"PEOPLE": 3, "FRAMES": 2, "HELD_OUT": 2, "STEPS": 2, "OPENING_STEPS": 2}.items():
+    for name, value in {"PEOPLE": 3, "FRAMES": 2, "HELD_OUT": 2, "STEPS": 2, "PART_STEPS": 2}.items():
         monkeypatch.setattr(meters, name, value)
 
 
@@ -78,8 +78,9 @@ def test_the_worth_of_a_perfect_reading_is_no_error(monkeypatch: pytest.MonkeyPa
     one_for_each = torch.nn.functional.one_hot(held.who).float()
     perfect = meters.Reading(held.pose, held.expression, held.ratios, one_for_each)
     monkeypatch.setattr(Meter, "read", lambda self, pictures, places: perfect)
-    expected = {"pose": 0, "expression": 0, "eyes": 0, "lips": 0, "same person": 0, "another person": 1}
-    assert worth(Meter(), held) == pytest.approx(expected)
+    found = worth(Meter(), held)
+    assert found.pop("expression, if guessed") > 0
+    assert found == pytest.approx({"pose": 0, "expression": 0, "eyes": 0, "lips": 0, "same person": 0, "another person": 1})
 
 
 def test_large_pictures_are_read_as_small_ones() -> None:

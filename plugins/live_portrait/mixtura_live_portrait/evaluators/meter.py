@@ -1,7 +1,7 @@
 """What a painted face does and whose it is, read by networks that were learnt for this alone.
 
 Pose, expression and identity of a generated picture have no label, and to ask the model's own M would let it judge itself. So
-small networks learn them on drawn faces, whose labels are exact, of people that nothing else uses: in well under a minute, the
+small networks learn them on drawn faces, whose labels are exact, of people that nothing else uses: in about a minute, the
 same way every time. What they make of drawn faces that they never saw is measured, too, and belongs beside every figure that
 comes from them. They know drawn faces alone; for real ones there are the measures of pictures.
 """
@@ -29,19 +29,19 @@ from mixtura_live_portrait.data.drawn.clip import DrawnClip
 from mixtura_live_portrait.data.drawn.state import Expression
 from mixtura_live_portrait.data.sample import Frame
 from mixtura_live_portrait.losses.regions import FACE, corners, cut, grown, patches
-from mixtura_live_portrait.nets.reader import Reader
+from mixtura_live_portrait.nets.reader import Opening
 
-VERSION = 1
+VERSION = 2
 CROWD = 8371
 """Seed of the people it learns on and is measured on; configurations have small ones."""
 PEOPLE, FRAMES, HELD_OUT, CLIP = 180, 10, 40, 250
 SIDE, ROOM, PATCH = 48, 0.15, 24
 """Sides of the faces and of the eyes and lips that it sees, and by how much faces reach beyond their box."""
-STEM, WIDTHS, OPENING_WIDTHS = 5, (20, 40, 64, 80), (16, 32, 48)
+STEM, WIDTHS, PART_WIDTHS = 5, (20, 40, 64, 80), (16, 32, 48)
 EMBEDDING = 32
 STEPS, BATCH, RATE = 240, 64, 2e-3
-OPENING_STEPS, SLIP = 400, 0.15
-"""Steps of the reader of openings, and how far its patches are out of place at most, in their lengths."""
+PART_STEPS, SLIP = 800, 0.15
+"""Steps of what reads eyes and lips, and how far their patches are out of place at most, in their lengths."""
 DEGREES, SHARPNESS = 20.0, 12.0
 """Angle that counts as much as a whole unit of expression; factor on cosines before people are told apart by them."""
 
@@ -73,7 +73,7 @@ class Places(NamedTuple):
 
 
 class FaceNet(nn.Module):
-    """Faces (n, 3, SIDE, SIDE) in 0..1 -> pose in degrees, expression, identity."""
+    """Faces (n, 3, SIDE, SIDE) in 0..1 -> pose in degrees (n, 3), brow (n, 1), identity."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class FaceNet(nn.Module):
         self.convs = nn.ModuleList([nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(WIDTHS)])
         places = (SIDE >> len(WIDTHS) - 1) ** 2
         self.hidden = nn.Linear(WIDTHS[-1] * places, 128)
-        self.labels = nn.Linear(128, 3 + len(Expression._fields))
+        self.labels = nn.Linear(128, 4)
         self.whose = nn.Linear(WIDTHS[-1] * places, EMBEDDING)
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,6 +93,27 @@ class FaceNet(nn.Module):
         return labels[:, :3] * DEGREES, labels[:, 3:], F.normalize(self.whose(x.flatten(1)), dim=1)
 
 
+class PartNet(nn.Module):
+    """Patches of left eye, right eye, lips (n, 3, 3, PATCH, PATCH) in 0..1 -> their ratios, and what of the expression they show.
+
+    The second (n, 9): left eye, right eye, gaze (2), lips, smile, width, pucker, jaw.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.eye = Opening(PATCH, PART_WIDTHS, 4)
+        self.mouth = Opening(PATCH, PART_WIDTHS, 6)
+
+    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        eyes = self.eye(patches[:, :2].flatten(0, 1)).unflatten(0, (-1, 2))
+        mouth = self.mouth(patches[:, 2])
+        ratios = torch.cat([eyes[:, :, 0], mouth[:, :1]], 1)
+        return ratios, torch.cat([eyes[:, :, 1], eyes[:, :, 2:].mean(1), mouth[:, 1:]], 1)
+
+
+BROW = Expression._fields.index("brow")
+
+
 class Meter(nn.Module):
     """Reads faces; `worth` is what it made of held-out ones: name -> figure."""
 
@@ -101,15 +122,16 @@ class Meter(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.face = FaceNet()
-        self.opening = Reader(PATCH, OPENING_WIDTHS)
+        self.parts = PartNet()
         self.worth = {}
 
     @torch.no_grad()
     def read(self, pictures: Tensor, places: Places) -> Reading:
         """Pictures (n, 3, S, S) in 0..1."""
         pictures = _small(pictures)
-        pose, expression, identity = self.face(cut(pictures, grown(places.boxes, ROOM), SIDE))
-        return Reading(pose, expression, self.opening(patches(pictures, places.corners, PATCH)), identity)
+        pose, brow, identity = self.face(cut(pictures, grown(places.boxes, ROOM), SIDE))
+        ratios, shown = self.parts(patches(pictures, places.corners, PATCH))
+        return Reading(pose, torch.cat([shown[:, :BROW], brow, shown[:, BROW:]], 1), ratios, identity)
 
 
 def _small(pictures: Tensor) -> Tensor:
@@ -167,7 +189,7 @@ def learn(size: int) -> Meter:
         torch.default_generator.manual_seed(KeyedRng("meter", VERSION).key)
         meter = Meter()
         learn_faces(meter.face, given)
-        learn_openings(meter.opening, given)
+        learn_parts(meter.parts, given)
     meter.requires_grad_(False).eval()
     meter.worth = worth(meter, draw(PEOPLE, HELD_OUT, 6, size, is_augmented=False))
     return meter
@@ -189,25 +211,28 @@ def _down(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 def learn_faces(network: FaceNet, given: Drawn) -> None:
-    """Pose and expression by mean absolute error, people by telling them apart."""
+    """Pose and brows by mean absolute error, people by telling them apart."""
     people = nn.Linear(EMBEDDING, PEOPLE, bias=False)
     parts = zip(given.pictures.split(256), grown(given.places.boxes, ROOM).split(256), strict=True)
     faces = torch.cat([cut(pictures, boxes, SIDE) for pictures, boxes in parts])
     for some, optimizer in _steps([*network.parameters(), *people.parameters()], STEPS, len(faces)):
-        pose, expression, identity = network(_softened(faces[some]))
+        pose, brow, identity = network(_softened(faces[some]))
         cosines = identity @ F.normalize(people.weight, dim=1).T
-        off = (pose - given.pose[some]).abs().mean() / DEGREES + (expression - given.expression[some]).abs().mean()
+        off = (pose - given.pose[some]).abs().mean() / DEGREES + (brow[:, 0] - given.expression[some, BROW]).abs().mean()
         _down(optimizer, off + 0.1 * F.cross_entropy(SHARPNESS * cosines, given.who[some]))
 
 
-def learn_openings(network: Reader, given: Drawn) -> None:
-    """Openings by mean absolute error, from patches that are a little out of place."""
+def learn_parts(network: PartNet, given: Drawn) -> None:
+    """Ratios by absolute, expression by squared error in its own spread; patches are a little out of place."""
     ends = given.places.corners
     length = (ends[:, :, 1] - ends[:, :, 0]).norm(dim=-1)[..., None, None]
-    for some, optimizer in _steps(list(network.parameters()), OPENING_STEPS, len(ends)):
+    true = torch.cat([given.expression[:, :BROW], given.expression[:, BROW + 1 :]], 1)
+    spread = true.std(0) + 0.01
+    for some, optimizer in _steps(list(network.parameters()), PART_STEPS, len(ends)):
         slip = SLIP * length[some] * (2 * torch.rand(BATCH, 3, 1, 2) - 1)
-        read = network(patches(_softened(given.pictures[some]), ends[some] + slip, PATCH))
-        _down(optimizer, (read - given.ratios[some]).abs().mean())
+        ratios, shown = network(patches(_softened(given.pictures[some]), ends[some] + slip, PATCH))
+        off = 4 * (ratios - given.ratios[some]).abs().mean()
+        _down(optimizer, off + ((shown - true[some]) / spread).square().mean())
 
 
 def _softened(pictures: Tensor) -> Tensor:
@@ -218,7 +243,10 @@ def _softened(pictures: Tensor) -> Tensor:
 
 
 def worth(meter: Meter, held: Drawn) -> dict[str, float]:
-    """Errors on people it never saw, and how far apart frames of one person and of two are in identity (1 - cosine)."""
+    """Errors on people it never saw, and how far apart frames of one person and of two are in identity (1 - cosine).
+
+    Expression is hard to see in few pixels: what always the same guess would be off stands beside it.
+    """
     reading = meter.read(held.pictures, held.places)
     apart = 1 - reading.identity @ reading.identity.T
     same = held.who[:, None] == held.who
@@ -226,6 +254,7 @@ def worth(meter: Meter, held: Drawn) -> dict[str, float]:
     return {
         "pose": float((reading.pose - held.pose).abs().mean()),
         "expression": float((reading.expression - held.expression).abs().mean()),
+        "expression, if guessed": float((held.expression.median(0).values - held.expression).abs().mean()),
         "eyes": float(off[:, :2].mean()),
         "lips": float(off[:, 2].mean()),
         "same person": float(apart[same & ~torch.eye(len(same), dtype=torch.bool)].mean()),

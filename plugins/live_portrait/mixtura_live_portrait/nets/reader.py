@@ -16,19 +16,19 @@ from torch.nn import functional as F
 
 
 class Opening(nn.Module):
-    """Patches (b, 3, side, side) in 0..1 -> opening ratio (b,). Convolutions with ReLU, halved after each; then two layers."""
+    """Patches (b, 3, side, side) in 0..1 -> numbers (b, outputs), the opening first. Halved after each convolution."""
 
-    def __init__(self, side: int, widths: Sequence[int]) -> None:
+    def __init__(self, side: int, widths: Sequence[int], outputs: int = 1) -> None:
         super().__init__()
         self.convs = nn.ModuleList([nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise((3, *widths))])
         self.hidden = nn.Linear(widths[-1] * (side >> len(widths)) ** 2, widths[-1])
-        self.out = nn.Linear(widths[-1], 1)
+        self.out = nn.Linear(widths[-1], outputs)
 
     def forward(self, patches: Tensor) -> Tensor:
         x = 2 * patches - 1
         for conv in self.convs:
             x = F.max_pool2d(F.relu(conv(x)), 2)
-        return self.out(F.relu(self.hidden(x.flatten(1))))[:, 0]
+        return self.out(F.relu(self.hidden(x.flatten(1))))
 
 
 class Reader(nn.Module):
@@ -41,5 +41,5 @@ class Reader(nn.Module):
         self.mouth = Opening(side, widths)
 
     def forward(self, patches: Tensor) -> Tensor:
-        eyes = self.eye(patches[:, :2].flatten(0, 1)).unflatten(0, (-1, 2))
-        return torch.cat([eyes, self.mouth(patches[:, 2])[:, None]], 1)
+        eyes = self.eye(patches[:, :2].flatten(0, 1)).view(-1, 2)
+        return torch.cat([eyes, self.mouth(patches[:, 2])], 1)
