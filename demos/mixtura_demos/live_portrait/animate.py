@@ -74,7 +74,9 @@ class Page:
             self.picture = gr.Image(
                 label="Animated picture", interactive=False, visible=False, format="png", elem_id="lp-animated-picture"
             )
-            self.clips = gr.Video(label="Driving, source, result", loop=True, interactive=False, visible=False)
+            self.clips = gr.Video(
+                label="Driving, source, result", loop=True, interactive=False, visible=False, elem_id="lp-comparison"
+            )
             self.pictures = gr.Image(label="Driving, source, result (picture)", interactive=False, visible=False)
             self.told = gr.Markdown("", elem_id="lp-told")
         with section("Motion template"):
