@@ -17,23 +17,23 @@ SYSTEM: dict[str, Any] = {
     "latent_span": 4, "noise_samples": 1, "flow_steps": 2, "temperature": 0.5,
     "vlm": {"hidden": 32, "mlp": 48, "vision_hidden": 16, "vision_mlp": 24, "layers": 2},
     "expert": {"hidden": 32},
-    "lam": {"dim": 16, "image": 16, "patch": 4, "spatial_layers": 1, "heads": 2, "dim_head": 8, "codes": 4},
+    "lam": {"dim": 32, "image": 32, "patch": 8, "spatial_layers": 1, "heads": 2, "dim_head": 8, "codes": 4},
 }  # fmt: skip
 SYNTH: dict[str, Any] = {
     "type": "metaworld_demos", "path": "data/tiny-metaworld", "tasks": ["reach"], "episodes": 2, "image_size": SIDE,
     "storage": "image", "questions_per_episode": 1, "processes": 0,
 }  # fmt: skip
 WINDOWS = {"action": [0, 1, 2, 3], "observation.images.table": [0, 4]}
-POLICY = {"name": "policy", "steps": 12, "train": ["vlm", "expert"], "mixture": {"robot": 1}}
+POLICY = {"name": "policy", "steps": 60, "train": ["vlm", "expert"], "mixture": {"robot": 1}}
 CONFIG: dict[str, Any] = {
     "system": SYSTEM,
     "run": {"name": "iflybot-tiny", "seed": 3},
     "sources": {"robot": {"type": "lerobot", "path": "data/tiny-metaworld/robot", "windows": WINDOWS}},
     "data": {"global_batch": 8, "workers": 0},
-    "optim": {"lr": 5e-3},
+    "optim": {"lr": 1e-2},
     "checkpoint": {"every": 100, "keep": 1},
     "log": {"every": 10, "to": ["jsonl"]},
-    "stages": [{"name": "codes", "steps": 12, "train": ["lam"], "mixture": {"robot": 1}}, POLICY],
+    "stages": [{"name": "codes", "steps": 150, "train": ["lam"], "mixture": {"robot": 1}}, POLICY],
     "evaluate": [{"type": "closed_loop", "tasks": ["reach"], "episodes": 1, "rows": 12, "image_size": SIDE, "at_end": False}],
 }
 PLAIN = CONFIG | {

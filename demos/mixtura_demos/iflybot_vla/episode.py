@@ -68,7 +68,7 @@ class Noted:
             fast_actions=np.array(chunk[0]) if chunk else None,
             seconds=time.monotonic() - began,
         )
-        return answer
+        return dict(answer)
 
 
 @dataclass

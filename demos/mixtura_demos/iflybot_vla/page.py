@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -18,8 +19,8 @@ from mixtura_demos.shared.errors import shown
 from mixtura_demos.shared.look import note, section
 from mixtura_iflybot_vla.sim.world import TASKS
 
-QUIET = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-JOB = {"concurrency_id": "compute", "concurrency_limit": 1, "api_visibility": "private"}
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+JOB: dict[str, Any] = {"concurrency_id": "compute", "concurrency_limit": 1, "api_visibility": "private"}
 
 
 def build(run: Path | None = None) -> gr.Blocks:
@@ -52,7 +53,7 @@ def _inputs(run: Path | None, session: gr.State) -> tuple[Fields, dict[str, gr.B
     phrases = gr.Dropdown(
         list(TASKS[first].phrases), value=TASKS[first].phrases[0], label="Instructions that training used", interactive=True
     )
-    words = gr.Textbox(TASKS[first].phrases[0], label="Instruction", info="any text; the policy acts on what stands here")
+    words = gr.Textbox(TASKS[first].phrases[0], label="Instruction", elem_id="vla-words")
     seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MOST_SEED, info="the evaluator's episode of this number")
     with gr.Accordion("More settings", open=False):
         execute = gr.Number(facts.execute, label="Steps of a plan that are carried out", precision=0, minimum=1)

@@ -7,7 +7,6 @@ is ended; whose episode it was notices nothing, for a `Seat` carries out the sam
 
 from __future__ import annotations
 
-import atexit
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -102,7 +101,7 @@ class Simulators:
 
 
 SIMULATORS = Simulators()
-atexit.register(SIMULATORS.end_all)
+"""Of the server. Its processes are daemons: they end with it."""
 
 
 class Seat(Team):
