@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import configparser
 import io
 import json
 import os
@@ -29,7 +30,8 @@ from mixtura_splat import Gaussians
 from tests.demos import browser
 from tests.demos.conftest import Runs, Server
 
-REAL = Path(__file__).parents[2] / "runs"
+ROOT = Path(__file__).parents[2]
+REAL = ROOT / "runs"
 RECORD = """() => {
   window.steps = []; window.pictures = new Set();
   const look = () => {
@@ -79,7 +81,7 @@ def setting(page: Any, label: str, value: float) -> None:
 
 def example(page: Any, name: str) -> None:
     page.get_by_role("button", name=f"Example: {name}").click()
-    page.locator(".gs-picture img").wait_for()
+    page.wait_for_function("() => document.querySelector('.gs-picture img')?.naturalWidth > 0")
 
 
 def choose(page: Any, weights: str) -> None:
@@ -146,7 +148,7 @@ def test_a_picture_becomes_gaussians_that_turn_and_can_be_taken_away(page: Any, 
     page.locator("video").wait_for()
     page.wait_for_function("() => document.querySelector('video').duration > 2")
     page.get_by_role("button", name=re.compile("^Settings")).click()
-    page.set_viewport_size({"width": 1200, "height": 1340})
+    page.set_viewport_size({"width": 1200, "height": 1480})
     page.evaluate("window.scrollTo(0, 0)")
     assert (pixels(page) < 250).mean() > 0.02
     browser.screenshot(page, "diffusion-gs")
@@ -397,6 +399,18 @@ def test_every_example_is_a_picture_of_its_kind(visitor: Any) -> None:
     for name, kind in pictures.examples().items():
         rgba = pictures.given(pictures.example(name, visitor))
         assert (rgba[..., 3].min() == 0) == (kind == "object")
+
+
+def test_scripts_and_styles_of_all_demos_ship_with_the_package() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "demos" / "setup.cfg")
+    patterns = settings["options.package_data"]["*"].split()
+    files = [
+        path for path in (ROOT / "demos" / "mixtura_demos").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")
+    ]
+    assert {path.name for path in files} >= {*viewer.SCRIPTS, "viewer.css", "look.css"}
+    assert [path.name for path in files if not any(path.match(pattern) for pattern in patterns)] == []
+    assert [path.name for path in files if not (path.parent / "__init__.py").is_file()] == []
 
 
 def test_importing_the_demo_imports_no_network() -> None:

@@ -57,8 +57,9 @@ class Fields:
         def take(request: gr.Request) -> tuple[str, str]:
             return str(pictures.example(name, request)), kind
 
+        # By the queue: without it gradio gives files addresses that leave out the path below which the demo is mounted.
         gr.Button(f"Example: {name.lower()}", size="sm", min_width=110).click(
-            shown(take), None, [self.picture, self.kind], **QUICK
+            shown(take), None, [self.picture, self.kind], **{**QUICK, "queue": True}
         )
 
     def _settings(self) -> dict[str, Any]:

@@ -13,6 +13,11 @@ from mixtura_demos.diffusion_gs.viewer import viewer
 from mixtura_demos.shared.look import section
 
 Update = dict[Any, Any]
+FACTS = """
+table { width: 100%; border-collapse: collapse; margin: 0; font-size: 0.85rem; }
+th, td { border: 0; border-bottom: 1px solid var(--border-color-primary); padding: 0.25rem 0.5rem; text-align: left; }
+th { font-weight: 600; white-space: nowrap; }
+"""
 
 
 class Results:
@@ -29,7 +34,7 @@ class Results:
             with gr.Row():
                 self.clip = gr.Video(label="Turntable", interactive=False, loop=True, height=280)
                 with gr.Column():
-                    self.facts = gr.HTML(elem_classes="gs-facts")
+                    self.facts = gr.HTML(css_template=FACTS, apply_default_css=False, elem_classes="gs-facts")
                     self.downloads = {
                         "gaussians.ply": _download("Download Gaussians (.ply)"),
                         "mesh.glb": _download("Download mesh (.glb)"),
