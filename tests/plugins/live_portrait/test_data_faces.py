@@ -130,6 +130,20 @@ def test_kept_frames_are_those_that_would_be_drawn(monkeypatch: pytest.MonkeyPat
     assert len(keeping.kept) <= 10
 
 
+def test_exercised_frames_open_eyes_and_lips_as_their_labels_say() -> None:
+    calm, wild = faces(identities=1, frames=60), faces(identities=1, frames=60, exercise=0.5)
+    same_frames = 0
+    ratios = []
+    for frame in range(0, 60, 3):
+        one, other = calm.frame(0, frame), wild.frame(0, frame)
+        same_frames += np.array_equal(one.image, other.image)
+        ratios.append(other.ratios)
+        assert other.ratios[0] == pytest.approx(other.expression[0], abs=0.1)
+        np.testing.assert_array_equal(one.pose, other.pose)
+    assert 4 <= same_frames <= 16
+    assert np.std(ratios, 0).min() > 0.05
+
+
 def test_held_out_people_are_others():
     train, heldout = faces(identities=4), faces(identities=3, first_identity=4)
     people = [{source.identity(index) for index in range(len(source))} for source in (train, heldout)]

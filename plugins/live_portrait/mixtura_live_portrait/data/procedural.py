@@ -22,6 +22,9 @@ from mixtura_live_portrait.data.drawn.clip import VERSION, DrawnClip, Style
 from mixtura_live_portrait.data.drawn.state import State
 from mixtura_live_portrait.data.sample import Array, Frame, Picture, fields_of
 
+WIDE_EYES, WIDE_LIPS = 0.55, 0.7
+"""How far eyes and lips open at most in frames that exercise them."""
+
 
 class FacesConfig(SourceConfig):
     """`sources: {NAME: {type: faces, identities: 200, clips: 4, size: 64}}`."""
@@ -36,6 +39,7 @@ class FacesConfig(SourceConfig):
     style: Style = Field("plain", description="painted: inked, hatched or printed heads in colours that no clip has")
     still: bool = Field(False, description="pictures instead of clips: source and driving are the same frame")
     jitter: float = Field(1.0, ge=0, le=2, description="strength of the other colours of driving_seen; 0 for none")
+    exercise: float = Field(0.0, ge=0, le=1, description="share of frames whose eyes and lips are as far open as chance says")
     keep: int = Field(0, ge=0, description="drawn frames that each worker keeps in memory, for few that are drawn often")
     cross: bool = Field(False, description="also give a frame of somebody else, for stage two")
 
@@ -116,15 +120,20 @@ class Faces:
         """A frame of an item's clip, drawn or remembered."""
         if (index, frame) in self.kept:
             return self.kept[index, frame]
-        drawn = self._drawn(self.clip(index), frame)
+        drawn = self._drawn(index, frame)
         if self.config.keep:
             if len(self.kept) >= self.config.keep:
                 del self.kept[next(iter(self.kept))]
             self.kept[index, frame] = drawn
         return drawn
 
-    def _drawn(self, clip: DrawnClip, frame: int) -> Frame:
+    def _drawn(self, index: int, frame: int) -> Frame:
+        clip = self.clip(index)
         state = clip.state(frame)
+        if self.config.exercise:
+            chance = KeyedRng("exercise", self.config.seed, self.identity(index), index % self.config.clips, frame).numpy()
+            if chance.random() < self.config.exercise:
+                state = state.opened(chance.uniform(0, WIDE_EYES), chance.uniform(0, WIDE_LIPS))
         drawn = clip.doing(state, self.config.size)
         return Frame.of(drawn.image, drawn.landmarks, *_labels(state))
 

@@ -27,11 +27,12 @@ from mixtura_live_portrait.data.augment import jittered
 from mixtura_live_portrait.data.drawn import clip as drawing
 from mixtura_live_portrait.data.drawn.clip import DrawnClip
 from mixtura_live_portrait.data.drawn.state import Expression
+from mixtura_live_portrait.data.procedural import WIDE_EYES, WIDE_LIPS
 from mixtura_live_portrait.data.sample import Frame
 from mixtura_live_portrait.losses.regions import FACE, corners, cut, grown, patches
 from mixtura_live_portrait.nets.reader import Opening
 
-VERSION = 2
+VERSION = 3
 CROWD = 8371
 """Seed of the people it learns on and is measured on; configurations have small ones."""
 PEOPLE, FRAMES, HELD_OUT, CLIP = 180, 10, 40, 250
@@ -169,9 +170,13 @@ def draw(first: int, people: int, frames: int, size: int, is_augmented: bool) ->
 
 
 def _frames(number: int, frames: int, size: int) -> Iterator[Frame]:
+    """Frames of a clip; eyes and lips of every second one are as far open as chance says, for clips seldom show them all shut."""
     clip = DrawnClip(CROWD, number, 0, CLIP)
-    for at in np.linspace(0, CLIP - 1, frames).astype(int).tolist():
+    for turn, at in enumerate(np.linspace(0, CLIP - 1, frames).astype(int).tolist()):
         state = clip.state(at)
+        if turn % 2:
+            chance = KeyedRng("meter openings", number, turn).numpy()
+            state = state.opened(chance.uniform(0, WIDE_EYES), chance.uniform(0, WIDE_LIPS))
         drawn = clip.doing(state, size)
         yield Frame.of(drawn.image, drawn.landmarks, np.array(state.pose[:3], np.float32), state.expression.vector())
 

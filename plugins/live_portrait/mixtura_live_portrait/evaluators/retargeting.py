@@ -111,9 +111,7 @@ class Retargeting:
 
 def _doing(clip: DrawnClip, part: str, opening: float, size: int) -> Drawn:
     """The person of a clip in its first pose, with eyes or lips as far open as told."""
-    state = clip.state(0)
-    names = ("eye_left", "eye_right") if part == "eyes" else ("lips",)
-    return clip.doing(state._replace(expression=state.expression._replace(**dict.fromkeys(names, opening))), size)
+    return clip.doing(clip.state(0).opened(**{part: opening}), size)
 
 
 def _frame(drawn: Drawn) -> Frame:

@@ -56,3 +56,8 @@ class State(NamedTuple):
 
     pose: Pose = Pose()
     expression: Expression = Expression()
+
+    def opened(self, eyes: float | None = None, lips: float | None = None) -> State:
+        """The same with eyes or lips as far open as told."""
+        told = {} if eyes is None else {"eye_left": eyes, "eye_right": eyes}
+        return self._replace(expression=self.expression._replace(**told, **({} if lips is None else {"lips": lips})))
