@@ -179,7 +179,8 @@ def curves(title: str, planned: np.ndarray, carried: np.ndarray, real: np.ndarra
 def difference(after: np.ndarray, before: np.ndarray) -> np.ndarray:
     """The change from `before` to `after` (H, W, 3) uint8 around grey, GAIN times as strong."""
     change = after.astype(np.float32) - before.astype(np.float32)
-    return np.clip(127.5 + GAIN * change, 0, 255).astype(np.uint8)
+    shown: np.ndarray = np.clip(127.5 + GAIN * change, 0, 255).astype(np.uint8)
+    return shown
 
 
 def latents(own: Sequence[int], ahead: Sequence[np.ndarray], other: Sequence[int], span: int) -> str:

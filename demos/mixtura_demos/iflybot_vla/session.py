@@ -94,7 +94,8 @@ def write_film(frames: list[np.ndarray], frame_skip: int, path: Path) -> Path:
     """Pictures (H, W, 3) of even sizes as MP4 at the simulator's pace."""
     from mixtura.data.formats.video import VideoWriter
 
-    with VideoWriter(path, max(1, STEPS_PER_SECOND // frame_skip), frames[0].shape[:2]) as writer:  # type: ignore[arg-type]
+    height, width, _ = frames[0].shape
+    with VideoWriter(path, max(1, STEPS_PER_SECOND // frame_skip), (height, width)) as writer:
         for frame in frames:
             writer.append(frame)
     return path
