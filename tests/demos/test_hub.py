@@ -81,6 +81,16 @@ def test_a_hub_without_demos_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "No demo is installed" in hub.page(hub.entries())
 
 
+def test_each_of_our_demos_opens_in_the_hub(served: Server, page: Any) -> None:
+    page.goto(served.url, wait_until="commit")
+    page.get_by_role("tab").first.wait_for()
+    browser.screenshot(page, "hub")
+    for name in NAMES:
+        page.locator(f"#tab-{name}").click()
+        expect(page.frame_locator(f"#panel-{name} iframe").locator(".gradio-container .block").first).to_be_visible()
+    assert page.locator("[role=tab].failed").count() == 0
+
+
 def test_every_tab_opens_and_a_broken_one_tells_why(odd: Server, page: Any) -> None:
     page.goto(odd.url, wait_until="commit")
     tabs = page.get_by_role("tab")
