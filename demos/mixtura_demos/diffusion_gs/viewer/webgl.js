@@ -103,6 +103,30 @@ class WebglPainter {
     gl.uniform1i(this.at("shapes"), 0);
     gl.uniform1i(this.at("colours"), 1);
     [0, 1].forEach((unit) => this.texture(unit));
+    this.sheet = gl.getExtension("EXT_color_buffer_float") && gl.createFramebuffer();
+    this.sides = null;
+  }
+
+  /** Where to draw: half floats, for bytes round at every Gaussian and cut colours above 1; the screen itself without them. */
+  target(width, height) {
+    const gl = this.gl;
+    gl.bindFramebuffer(gl.FRAMEBUFFER, this.sheet || null);
+    if (!this.sheet || this.sides === `${width} ${height}`) return;
+    this.sides = `${width} ${height}`;
+    gl.deleteRenderbuffer(this.paper ?? null);
+    this.paper = gl.createRenderbuffer();
+    gl.bindRenderbuffer(gl.RENDERBUFFER, this.paper);
+    gl.renderbufferStorage(gl.RENDERBUFFER, gl.RGBA16F, width, height);
+    gl.framebufferRenderbuffer(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.RENDERBUFFER, this.paper);
+  }
+
+  /** Bring what was drawn to the screen. */
+  present(width, height) {
+    const gl = this.gl;
+    if (!this.sheet) return;
+    gl.bindFramebuffer(gl.READ_FRAMEBUFFER, this.sheet);
+    gl.bindFramebuffer(gl.DRAW_FRAMEBUFFER, null);
+    gl.blitFramebuffer(0, 0, width, height, 0, 0, width, height, gl.COLOR_BUFFER_BIT, gl.NEAREST);
   }
 
   texture(unit) {
@@ -146,6 +170,7 @@ class WebglPainter {
   /** Draw over white. */
   draw(splats, camera, width, height) {
     const gl = this.gl;
+    this.target(width, height);
     gl.viewport(0, 0, width, height);
     gl.clearColor(1, 1, 1, 1);
     gl.clear(gl.COLOR_BUFFER_BIT);
@@ -156,5 +181,6 @@ class WebglPainter {
     gl.uniform2f(this.at("size"), width, height);
     gl.uniform1f(this.at("focal"), camera.focal);
     gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, splats.count);
+    this.present(width, height);
   }
 }
