@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from mixtura.config.schema import TrainSection
 from mixtura.errors import ConfigError
@@ -15,9 +17,13 @@ INSTRUCTIONS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 
 
 @pytest.fixture
-def processor(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def processor(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
+    """A processor with one of the instructions, and an accelerate that has not been set up, before and after."""
+    AcceleratorState._reset_state(reset_partial_state=True)
     for name in INSTRUCTIONS:
         monkeypatch.setattr(torch.cpu, name, lambda name=name: name == request.param, raising=False)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.mark.parametrize("processor", INSTRUCTIONS, indirect=True)
