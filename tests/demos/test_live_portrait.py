@@ -47,7 +47,7 @@ QUICKSTART = "live-portrait-quickstart"
 
 @pytest.fixture(scope="module")
 def hub(served: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The hub of all tests; for pictures of the docs one that has the trained run, where there is one."""
+    """Where the example is animated: the hub of all tests; for pictures of the docs one that has the trained run."""
     if not os.environ.get("MIXTURA_SCREENSHOTS") or not (REAL / QUICKSTART / "latest").exists():
         yield served
         return
@@ -75,8 +75,8 @@ def told(page: Any, place: str, text: str) -> str:
 def example_given(page: Any, frames: int) -> None:
     """The example portrait and clip, of which so many frames are animated."""
     press(page, "Load the example")
-    page.locator("#lp-portrait-picture img").first.wait_for()
-    page.locator("#lp-driving-clip video").first.wait_for()
+    page.wait_for_function("(document.querySelector('#lp-portrait-picture img') || {}).naturalWidth === 512")
+    page.wait_for_function("(document.querySelector('#lp-driving-clip video') || {}).duration > 3")
     field = page.get_by_label("number input for Most frames")
     field.fill(str(frames))
     field.press("Tab")
@@ -110,6 +110,11 @@ def test_the_example_is_animated_and_its_template_drives_again(page: Any, hub: S
     frames = list(open_clip(clip))
     assert (len(frames), frames[0].shape) == (30 if trained else 3, (512, 512, 3))
     page.locator("#lp-comparison video").first.wait_for()
+    if trained:
+        page.set_viewport_size({"width": 1200, "height": 1250})
+        show = "video => { video.muted = true; return video.play().then(() => video.pause()); }"
+        page.locator("#lp-driving-clip video").evaluate(show)
+        page.evaluate("window.scrollTo(0, 0)")
     browser.screenshot(page, "live-portrait")
 
     with page.expect_download() as download:
@@ -134,8 +139,8 @@ def old_template(path: Path) -> Path:
     return path
 
 
-def test_what_cannot_be_animated_is_named(page: Any, hub: Server, tmp_path: Path) -> None:
-    browser.open_demo(page, hub.url, "live_portrait")
+def test_what_cannot_be_animated_is_named(page: Any, served: Server, tmp_path: Path) -> None:
+    browser.open_demo(page, served.url, "live_portrait")
     press(page, "Animate")
     assert "the portrait is missing" in browser.error_in(page)
     give(page, "#lp-portrait-picture", example("portrait"))
@@ -163,8 +168,8 @@ def kind(page: Any, word: str) -> Any:
     return page.get_by_role("group").filter(has_text="Kind of driving").get_by_role("radio", name=word, exact=True)
 
 
-def test_a_clip_of_one_frame_makes_a_picture(page: Any, hub: Server, tmp_path: Path) -> None:
-    browser.open_demo(page, hub.url, "live_portrait")
+def test_a_clip_of_one_frame_makes_a_picture(page: Any, served: Server, tmp_path: Path) -> None:
+    browser.open_demo(page, served.url, "live_portrait")
     give(page, "#lp-portrait-picture", example("portrait"))
     give(page, "#lp-driving-clip", write_clip(tmp_path / "one.mp4", [next(iter(open_clip(example("clip"))))]))
     press(page, "Animate")
@@ -173,8 +178,8 @@ def test_a_clip_of_one_frame_makes_a_picture(page: Any, hub: Server, tmp_path: P
     assert page.locator("#lp-animated-picture img").first.evaluate(width) == 512
 
 
-def test_an_animation_can_be_cancelled_and_another_one_started(page: Any, hub: Server) -> None:
-    browser.open_demo(page, hub.url, "live_portrait")
+def test_an_animation_can_be_cancelled_and_another_one_started(page: Any, served: Server) -> None:
+    browser.open_demo(page, served.url, "live_portrait")
     example_given(page, 120)
     press(page, "Animate")
     page.get_by_text(re.compile("looking at the driving|painting")).first.wait_for()
@@ -188,8 +193,8 @@ def test_an_animation_can_be_cancelled_and_another_one_started(page: Any, hub: S
     told(page, "#lp-told", "2 frames at")
 
 
-def test_sliders_change_the_portrait_and_reset_brings_it_back(page: Any, hub: Server, tmp_path: Path) -> None:
-    browser.open_demo(page, hub.url, "live_portrait")
+def test_sliders_change_the_portrait_and_reset_brings_it_back(page: Any, served: Server, tmp_path: Path) -> None:
+    browser.open_demo(page, served.url, "live_portrait")
     page.get_by_role("tab", name="Edit").click()
     press(page, "Load the example portrait")
     told(page, "#lp-edit-told", "Face found")
@@ -229,9 +234,9 @@ def camera(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     started.close()
 
 
-def test_the_portrait_follows_the_camera(camera: Any, hub: Server) -> None:
+def test_the_portrait_follows_the_camera(camera: Any, served: Server) -> None:
     visit = browser.visit(camera, permissions=["camera"])
-    page = browser.open_demo(visit.page, hub.url, "live_portrait")
+    page = browser.open_demo(visit.page, served.url, "live_portrait")
     page.get_by_role("tab", name="Webcam").click()
     press(page, "Load the example as portrait")
     told(page, "#lp-live-told", "Ready")
@@ -246,8 +251,8 @@ def test_the_portrait_follows_the_camera(camera: Any, hub: Server) -> None:
     assert (visit.foreign, visit.complaints) == ([], [])
 
 
-def test_faces_are_found_marked_and_measured(page: Any, hub: Server) -> None:
-    browser.open_demo(page, hub.url, "live_portrait")
+def test_faces_are_found_marked_and_measured(page: Any, served: Server) -> None:
+    browser.open_demo(page, served.url, "live_portrait")
     page.get_by_role("tab", name="Faces").click()
     press(page, "Load the example picture")
     page.locator("#lp-picture-with-faces img").first.wait_for()
@@ -361,6 +366,9 @@ def test_a_smile_is_measured_once_and_half_of_it_is_half(networks: engines.Loade
     half, whole = (directions.offsets(networks, {"smile": amount, "brow": 0}) for amount in (0.5, 1.0))
     assert directions.direction(networks, "smile") is directions.direction(networks, "smile")
     assert "brow" not in networks.directions
+    assert directions.hardly_known(networks, {"smile": 0, "brow": 0}) == []
+    networks.directions["pucker"] = torch.zeros(21, 3)
+    assert directions.hardly_known(networks, {"smile": 0, "pucker": 0.5}) == ["Pucker"]
     amounts = [{(index, axis): amount for index, axis, amount in some} for some in (half, whole)]
     assert whole
     assert all(amount == pytest.approx(2 * amounts[0].get(place, 0), abs=4e-6) for place, amount in amounts[1].items())

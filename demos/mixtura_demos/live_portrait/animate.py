@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import gradio as gr
 from mixtura_demos.live_portrait import animating, form, seeing
 from mixtura_demos.live_portrait.engines import loaded
 from mixtura_demos.live_portrait.fields import (
+    FILLING,
     PORTRAITS,
-    QUICK,
     Given,
     Values,
     clip_field,
@@ -93,9 +94,9 @@ class Page:
         jobs.run(self.start, self.run, {self.weights, *fields}, results, self.cancel)
         jobs.run(self.look, self.show_faces, fields, self.faces, self.cancel)
         portrait, driving = self.portrait.uploads["picture"], self.driving.uploads["clip or webcam recording"]
-        self.example.click(shown(give_example), None, [self.portrait.kind, portrait, self.driving.kind, driving], **QUICK)
+        self.example.click(shown(give_example), None, [self.portrait.kind, portrait, self.driving.kind, driving], **FILLING)
         template = self.driving.uploads["motion template"]
-        self.again.click(shown(drive_again), self.template, [self.driving.kind, template], **QUICK)
+        self.again.click(shown(drive_again), self.template, [self.driving.kind, template], **FILLING)
 
     # -- handlers ------------------------------------------------------------------------------------------------
     def settings(self, values: Values, request: gr.Request) -> dict[str, Any]:
@@ -166,7 +167,7 @@ def report(made: animating.Made, label: str, names: Mapping[Path, str]) -> str:
         f"{others}.",
         f"Weights: {label}, on {info['device']}. Nothing is drawn at random, so there is no seed.",
     ]
-    told = [in_words(line, names) for line in made.said]
+    told = [in_words(line, names) for line in made.said if not re.fullmatch(r"\d+ of \d+ frames", line)]
     return "\n\n".join([*lines, "; ".join(told) + "." if told else ""])
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import gradio as gr
 
 from mixtura_demos.live_portrait import form
-from mixtura_demos.live_portrait.directions import DIRECTIONS
+from mixtura_demos.live_portrait.directions import DIRECTIONS, hardly_known
 from mixtura_demos.live_portrait.engines import loaded
-from mixtura_demos.live_portrait.fields import QUICK, Values, example_portrait, picture_field
+from mixtura_demos.live_portrait.fields import FILLING, Values, example_portrait, picture_field
 from mixtura_demos.live_portrait.inputs import given, named
 from mixtura_demos.live_portrait.sitting import Sitting, crop_of, edited, sit
 from mixtura_demos.shared import jobs
@@ -121,7 +121,7 @@ class Page:
             **heavy,
         )
         self.reset.click(jobs.as_job(self.rest), {self.sitting, self.paste}, [*shown_here, *moved], **heavy)
-        self.example.click(shown(example_portrait), None, self.picture, **QUICK)
+        self.example.click(shown(example_portrait), None, self.picture, **FILLING)
 
     # -- handlers ------------------------------------------------------------------------------------------------
     def prepare(self, values: Values, request: gr.Request) -> list[Any]:
@@ -148,7 +148,10 @@ class Page:
         amounts = {name: values[slider] for name, slider in self.doings.items()}
         began = time.perf_counter()
         picture = edited(sitting, edits, amounts, values[self.stitching], values[self.paste])
-        return [picture, f"Painted in {time.perf_counter() - began:.2f} s. Nothing is drawn at random, so there is no seed."]
+        told = f"Painted in {time.perf_counter() - began:.2f} s. Nothing is drawn at random, so there is no seed."
+        if little := hardly_known(sitting.networks, amounts):
+            told += f" These weights hardly know what this is: {', '.join(little)}; moving it does little."
+        return [picture, told]
 
     def rest(self, values: Values) -> list[Any]:
         """All sliders at rest, and the picture as it was."""

@@ -15,6 +15,8 @@ from mixtura_demos.shared.errors import Refused
 PORTRAITS: dict[str, Kind] = {"picture": "picture", "clip": "clip"}
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """How events are wired that only move values about in the page."""
+FILLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""How events are wired that put files into the page: through the queue, for else a page below a path gets wrong addresses."""
 Values = dict[Any, Any]
 """What handlers get whose inputs are a set: component -> value."""
 
@@ -61,7 +63,7 @@ def picture_field(label: str) -> gr.Image:
 def clip_field(label: str) -> gr.Video:
     """A clip from a file or a camera."""
     options = gr.WebcamOptions(mirror=False)
-    return gr.Video(label=label, sources=["upload", "webcam"], height=260, webcam_options=options, elem_id=_id(label))
+    return gr.Video(label=label, sources=["upload", "webcam"], height=310, webcam_options=options, elem_id=_id(label))
 
 
 def file_field(label: str, endings: list[str]) -> gr.File:
