@@ -79,8 +79,9 @@ class Demo:
         import fastapi
         import gradio as gr
 
-        from mixtura_demos.shared import look
+        from mixtura_demos.shared import look, uploads
 
+        uploads.bound_pillow()
         blocks = hub.build(self.entry, self.run)
         _prepare(blocks)
         parent = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)

@@ -32,8 +32,14 @@ class Limits:
 
 
 LIMITS = Limits()
-# Pillow refuses above twice this number; so do gradio's own components, before a handler of ours sees the file.
-Image.MAX_IMAGE_PIXELS = LIMITS.pixels // 2
+
+
+def bound_pillow() -> None:
+    """Let Pillow refuse larger pictures in this whole process, and so gradio's own components, before a handler sees the file.
+
+    The server does so. An import must not: other code has its own limits.
+    """
+    Image.MAX_IMAGE_PIXELS = LIMITS.pixels // 2  # Pillow refuses above twice this number
 
 
 def picture(path: str | Path | None) -> np.ndarray:
