@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 import numpy as np
@@ -16,6 +16,9 @@ from mixtura_demos.iflybot_vla.session import SYSTEM, Fields, Given, Session, wr
 from mixtura_demos.iflybot_vla.simulators import SIMULATORS
 from mixtura_demos.shared import checkpoints, jobs, work
 from mixtura_demos.shared.errors import Refused
+
+if TYPE_CHECKING:
+    from mixtura_iflybot_vla.sim.closed_loop import Move
 
 NO_LATENTS = drawing.panel("<p>These weights have no latent actions (<code>latent: false</code>).</p>")
 
@@ -62,10 +65,7 @@ class Acting:
         episode = self._going(given, request, progress)
         if episode.is_over:
             raise Refused("this episode has ended; press Reset to start it again")
-        for move in episode.chunk():
-            yield self._moved(given, episode, is_new=move.done == 0)
-            jobs.tick()
-        yield self._told(episode, request)
+        yield from self._watched(given, request, episode, episode.chunk())
 
     def whole_episode(
         self,
@@ -78,7 +78,11 @@ class Acting:
         if episode.is_over:
             episode = self._begin(given, request, progress)
         yield {**self._episode(episode), **self._no_film()}
-        for move in episode.whole():
+        yield from self._watched(given, request, episode, episode.whole())
+
+    def _watched(self, given: Given, request: gr.Request, episode: Episode, moves: Iterator[Move]) -> Iterator[dict[Any, Any]]:
+        """The page after each of the moves, and what came of them."""
+        for move in moves:
             yield self._moved(given, episode, is_new=move.done == 0)
             jobs.tick()
         yield self._told(episode, request)

@@ -22,9 +22,6 @@ from mixtura_live_portrait.data.drawn.clip import VERSION, DrawnClip, Style
 from mixtura_live_portrait.data.drawn.state import State
 from mixtura_live_portrait.data.sample import Array, Frame, Picture, fields_of
 
-WIDE_EYES, WIDE_LIPS = 0.55, 0.7
-"""How far eyes and lips open at most in frames that exercise them."""
-
 
 class FacesConfig(SourceConfig):
     """`sources: {NAME: {type: faces, identities: 200, clips: 4, size: 64}}`."""
@@ -133,7 +130,7 @@ class Faces:
         if self.config.exercise:
             chance = KeyedRng("exercise", self.config.seed, self.identity(index), index % self.config.clips, frame).numpy()
             if chance.random() < self.config.exercise:
-                state = state.opened(chance.uniform(0, WIDE_EYES), chance.uniform(0, WIDE_LIPS))
+                state = state.exercised(chance)
         drawn = clip.doing(state, self.config.size)
         return Frame.of(drawn.image, drawn.landmarks, *_labels(state))
 

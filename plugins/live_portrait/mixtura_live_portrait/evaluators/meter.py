@@ -27,7 +27,6 @@ from mixtura_live_portrait.data.augment import jittered
 from mixtura_live_portrait.data.drawn import clip as drawing
 from mixtura_live_portrait.data.drawn.clip import DrawnClip
 from mixtura_live_portrait.data.drawn.state import Expression
-from mixtura_live_portrait.data.procedural import WIDE_EYES, WIDE_LIPS
 from mixtura_live_portrait.data.sample import Frame
 from mixtura_live_portrait.losses.regions import FACE, corners, cut, grown, patches
 from mixtura_live_portrait.nets.reader import Opening
@@ -175,8 +174,7 @@ def _frames(number: int, frames: int, size: int) -> Iterator[Frame]:
     for turn, at in enumerate(np.linspace(0, CLIP - 1, frames).astype(int).tolist()):
         state = clip.state(at)
         if turn % 2:
-            chance = KeyedRng("meter openings", number, turn).numpy()
-            state = state.opened(chance.uniform(0, WIDE_EYES), chance.uniform(0, WIDE_LIPS))
+            state = state.exercised(KeyedRng("meter openings", number, turn).numpy())
         drawn = clip.doing(state, size)
         yield Frame.of(drawn.image, drawn.landmarks, np.array(state.pose[:3], np.float32), state.expression.vector())
 

@@ -28,6 +28,10 @@ class Pose(NamedTuple):
     scale: float = 0.6
 
 
+WIDE_EYES, WIDE_LIPS = 0.55, 0.7
+"""How far eyes and lips open at most by chance."""
+
+
 class Expression(NamedTuple):
     """What the face does.
 
@@ -61,3 +65,7 @@ class State(NamedTuple):
         """The same with eyes or lips as far open as told."""
         told = {} if eyes is None else {"eye_left": eyes, "eye_right": eyes}
         return self._replace(expression=self.expression._replace(**told, **({} if lips is None else {"lips": lips})))
+
+    def exercised(self, chance: np.random.Generator) -> State:
+        """The same with eyes and lips as far open as chance says."""
+        return self.opened(chance.uniform(0, WIDE_EYES), chance.uniform(0, WIDE_LIPS))
