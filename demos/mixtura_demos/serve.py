@@ -23,6 +23,7 @@ from mixtura.errors import MixturaError
 from mixtura_demos import hub
 from mixtura_demos.guard import LOOPBACK, App, Guard, Receive, Scope, Send, answer
 from mixtura_demos.shared import work
+from mixtura_demos.shared.limits import LIMITS
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 PORT = 7860
 TRIED_PORTS = 20
-UPLOAD_BYTES = 64 * 2**20
 ASSETS = {"/hub.css": "text/css", "/hub.js": "text/javascript"}
 LAST_ASSET = "/hub.js"
 PATIENCE = 2.0
@@ -90,7 +90,7 @@ class Demo:
             blocks,
             f"/demo/{self.entry.slug}",
             app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
-            max_file_size=UPLOAD_BYTES,
+            max_file_size=LIMITS.bytes,
             theme=look.theme(),
             css=look.CSS,
             head=look.HEAD,
@@ -224,7 +224,7 @@ def make_app(only: str | None, run: Path | None, host: str) -> Guard:
     os.environ.update(QUIET)
     work.root()  # before gradio is imported, which else makes a folder of its own
     is_local = host in LOOPBACK
-    return Guard(Hub(hub.entries(only), run), UPLOAD_BYTES, LOOPBACK if is_local else None)
+    return Guard(Hub(hub.entries(only), run), LIMITS.bytes, LOOPBACK if is_local else None)
 
 
 def serve(only: str | None, run: Path | None, host: str, port: int | None, say: Say) -> None:

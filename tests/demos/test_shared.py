@@ -17,6 +17,7 @@ from mixtura.errors import MixturaError
 from mixtura_demos.names import HostileName, check
 from mixtura_demos.shared import checkpoints, examples, jobs, uploads, work
 from mixtura_demos.shared.errors import Refused, shown, without_folders
+from mixtura_demos.shared.limits import LIMITS
 from tests.demos.conftest import plain_run
 from tests.demos.videos import endless_video, write_video
 
@@ -67,7 +68,7 @@ def test_no_file_is_told(path: str | None) -> None:
 
 def test_a_large_file_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "a.png").open("wb") as file:
-        file.truncate(uploads.LIMITS.bytes + 1)
+        file.truncate(LIMITS.bytes + 1)
     with pytest.raises(Refused, match="more than 64 MiB"):
         uploads.picture(tmp_path / "a.png")
 
@@ -84,7 +85,7 @@ def test_a_video_longer_than_it_may_be_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_video_of_too_many_frames_is_refused(tmp_path: Path) -> None:
-    file = write_video(tmp_path / "a.mkv", frames=uploads.LIMITS.frames + 1, size=(16, 16), rate=60)
+    file = write_video(tmp_path / "a.mkv", frames=LIMITS.frames + 1, size=(16, 16), rate=60)
     assert file.stat().st_size < 500_000
     with pytest.raises(Refused, match="frames"):
         uploads.checked_video(file)

@@ -18,7 +18,8 @@ from PIL import Image
 
 from mixtura.errors import MixturaError
 from mixtura_demos.shared.errors import Refused
-from mixtura_demos.shared.uploads import LIMITS, checked_video, picture
+from mixtura_demos.shared.limits import LIMITS
+from mixtura_demos.shared.uploads import checked_video, picture
 from mixtura_demos.shared.work import fresh
 
 Kind = Literal["picture", "clip", "template", "landmarks"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +13,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mixtura_demos.shared.errors import Refused
+from mixtura_demos.shared.limits import LIMITS
 
 PICTURES = ("PNG", "JPEG", "WEBP", "BMP")
 CONTAINERS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,gif"
 """No playlists or patterns: those would make libav open other files."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What is taken: bytes of a file, pixels of a picture, pixels of a video's frame, frames and seconds of a video."""
-
-    bytes: int = 64 * 2**20
-    pixels: int = 40_000_000
-    frame_pixels: int = 4096 * 2304
-    frames: int = 3000
-    seconds: float = 120.0
-
-
-LIMITS = Limits()
 
 
 def bound_pillow() -> None:
