@@ -106,4 +106,5 @@ $(VENV)/ready-dev: $(VENV)/bin/python $(SETUP)
 	@touch $@ $(VENV)/ready
 
 clean:
-	rm -rf build *.egg-info platform/*.egg-info {kernels,demos,plugins/*}/build {kernels,demos,plugins/*}/*.egg-info kernels/mixtura_splat/libraries .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	rm -rf build platform/*.egg-info kernels/mixtura_splat/libraries .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	for part in kernels demos plugins/*; do rm -rf $$part/build $$part/*.egg-info; done

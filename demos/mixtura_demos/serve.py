@@ -85,10 +85,12 @@ class Demo:
         blocks = hub.build(self.entry, self.run)
         _prepare(blocks)
         parent = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+        path = f"/demo/{self.entry.slug}"
         gr.mount_gradio_app(
             parent,
             blocks,
-            f"/demo/{self.entry.slug}",
+            path,
+            root_path=path,  # else handlers outside of the queue give their files addresses without it
             app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
             max_file_size=LIMITS.bytes,
             theme=look.theme(),

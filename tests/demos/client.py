@@ -35,14 +35,24 @@ class Client:
 
     def press(self, button: str, data: list[Any]) -> dict[str, Any]:
         """Press a button with any values; returns the last message: `success`, `output`."""
+        status, answer = self._post("/gradio_api/queue/join", button, data)
+        if status != 200:
+            return {"success": False, "status": status, "output": {"error": answer.decode()}}
+        return next(message for message in self.messages() if message["msg"] == "process_completed")
+
+    def press_at_once(self, button: str, data: list[Any]) -> list[Any]:
+        """Press a button whose handler needs no queue; returns its outputs."""
+        status, answer = self._post("/gradio_api/run/predict", button, data)
+        assert status == 200, answer
+        outputs: list[Any] = json.loads(answer)["data"]
+        return outputs
+
+    def _post(self, place: str, button: str, data: list[Any]) -> tuple[int, bytes]:
         config = self.config()
         ids = [part["id"] for part in config["components"] if part["props"].get("value") == button]
         index = next(d["id"] for d in config["dependencies"] if any(t[0] in ids for t in d["targets"]))
         body = json.dumps({"data": data, "fn_index": index, "session_hash": self.session, "trigger_id": ids[0]})
-        status, answer = self.request("POST", "/gradio_api/queue/join", body, Content_Type="application/json")
-        if status != 200:
-            return {"success": False, "status": status, "output": {"error": answer.decode()}}
-        return next(message for message in self.messages() if message["msg"] == "process_completed")
+        return self.request("POST", place, body, Content_Type="application/json")
 
     def messages(self) -> Iterator[dict[str, Any]]:
         """What the server tells this session."""

@@ -39,6 +39,7 @@ def build(run: Path | None = None) -> gr.Blocks:
             said, drawn = gr.Textbox(label="Said"), gr.Image(label="Drawn", type="filepath")
             jobs.run(start, _say, [word, rounds], [said, drawn], cancel)
             gr.Button("Fail").click(shown(_fail), word, said)
+            gr.Button("Paint").click(shown(_paint), word, drawn, queue=False)
     return demo
 
 
@@ -55,15 +56,21 @@ def _check(path: str | None) -> str:
 
 
 def _say(word: str, rounds: int, request: gr.Request, progress: gr.Progress = gr.Progress()) -> Iterator[tuple[str, str]]:  # noqa: B008
-    """Say the word again and again, a fifth of a second each; paint a square whose colour the word gives."""
-    path = work.fresh(request, ".png")
-    Image.new("RGB", (8, 8), (sum(word.encode()) % 256, 0, 0)).save(path)
+    """Say the word again and again, a fifth of a second each; paint it."""
+    path = _paint(word, request)
     for number in range(int(rounds)):
         for _ in range(4):
             jobs.tick()
             time.sleep(0.05)
         progress(number / rounds)
-        yield f"{word} {number + 1}", str(path)
+        yield f"{word} {number + 1}", path
+
+
+def _paint(word: str, request: gr.Request) -> str:
+    """A square whose colour the word gives."""
+    path = work.fresh(request, ".png")
+    Image.new("RGB", (8, 8), (sum(word.encode()) % 256, 0, 0)).save(path)
+    return str(path)
 
 
 def _fail(word: str) -> str:

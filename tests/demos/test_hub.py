@@ -284,3 +284,11 @@ def test_a_taken_port_is_told() -> None:
     with pytest.raises(MixturaError, match="can't listen on 127.0.0.1, port"):
         serving.bind("127.0.0.1", taken.getsockname()[1])
     taken.close()
+
+
+def test_files_have_addresses_below_the_demos_path(odd: Server) -> None:
+    client = Client(odd.url, "plain")
+    waited, at_once = client.press("Start", ["w", 1])["output"]["data"][1], client.press_at_once("Paint", ["w"])[0]
+    for drawn in (waited, at_once):
+        assert drawn["url"].startswith(f"{odd.url.rstrip('/')}/demo/plain/"), drawn["url"]
+        assert client.request("GET", f"/{drawn['url'].partition('/demo/plain/')[2]}")[0] == 200

@@ -69,7 +69,7 @@ def _inputs(run: Path | None, session: gr.State) -> tuple[Fields, dict[str, gr.B
     fields = Fields(session, weights, task, words, seed, execute, limit, discrete)
     weights.change(shown(fill_fields), weights, [task, execute, limit], **QUIET)
     task.change(fill_words, task, [phrases, words], **QUIET)
-    phrases.input(lambda phrase: phrase, phrases, words, **QUIET)
+    phrases.input(lambda phrase: phrase, phrases, words, trigger_mode="always_last", **QUIET)
     return fields, buttons
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import gradio as gr
 
-from mixtura.report.data import RunLog
 from mixtura_demos.shared.errors import shown
 from mixtura_demos.training import runs as folders
 from mixtura_demos.training import views
@@ -18,7 +17,7 @@ EMPTY = (
     "<p>No run was found in runs/. Make one with <code>mixtura train CONFIG</code>; "
     "the form under 'New run' writes such a CONFIG.</p>"
 )
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 def build_watching(run: Path | None) -> None:
@@ -47,30 +46,26 @@ def build_watching(run: Path | None) -> None:
     timer = gr.Timer(FOLLOW_SECONDS, active=False)
 
     def refresh(ids: list[str], *asked: Any) -> tuple[Any, ...]:
-        """Everything that depends on which runs are chosen."""
+        """What there is to choose from in the runs, and how far they are: when that changes, the page is drawn."""
         if not ids and not _offer(run):
-            return gr.skip(), gr.skip(), gr.skip(), EMPTY, ()
+            return gr.skip(), gr.skip(), gr.skip(), ()
         places = folders.chosen(ids, run)
         logs = folders.read(places)
-        view, stage, source, curve = asked
+        stage, source, curve = asked
         stages = [views.ALL_STAGES, *views.stage_names(logs)]
         sources = [views.ALL_SOURCES, *views.source_names(logs)]
         curves = views.curve_names(logs)
-        stage, source, curve = _kept(stage, stages), _kept(source, sources), _kept(curve, curves)
-        html = views.render(logs, view, stage, source, curve)
         return (
-            gr.Dropdown(stages, value=stage),
-            gr.Dropdown(sources, value=source),
-            gr.Dropdown(curves, value=curve),
-            html,
+            gr.Dropdown(stages, value=_kept(stage, stages)),
+            gr.Dropdown(sources, value=_kept(source, sources)),
+            gr.Dropdown(curves, value=_kept(curve, curves)),
             folders.state_of(places),
         )
 
     def draw(ids: list[str], view: str, stage: str, source: str, curve: str | None) -> str:
-        return views.render(_logs(ids, run), view, stage, source, curve)
-
-    def draw_curve(ids: list[str], stage: str, source: str, curve: str | None) -> tuple[str, str]:
-        return views.ONE_CURVE, draw(ids, views.ONE_CURVE, stage, source, curve)
+        if not ids and not _offer(run):
+            return EMPTY
+        return views.render(folders.read(folders.chosen(ids, run)), view, stage, source, curve)
 
     def look(ids: list[str]) -> Any:
         choices = _offer(run)
@@ -80,15 +75,16 @@ def build_watching(run: Path | None) -> None:
 
     def tick(ids: list[str], before: Any, *asked: Any) -> tuple[Any, ...]:
         if not ids or folders.state_of(folders.chosen(ids, run)) == before:
-            return (gr.skip(),) * 5
+            return (gr.skip(),) * len(outputs)
         return refresh(ids, *asked)
 
-    asked = [view, stage, source, curve]
-    outputs = [stage, source, curve, page, state]
+    asked = [stage, source, curve]
+    outputs = [*asked, state]
     picker.change(shown(refresh), [picker, *asked], outputs, **QUIET)
-    for field in (view, stage, source):
-        field.input(shown(draw), [picker, *asked], page, **QUIET)
-    curve.input(shown(draw_curve), [picker, stage, source, curve], [view, page], **QUIET)
+    # one drawing at a time, the last word wins; a field that its user changes is else ignored while the page is drawn
+    wishes = [view.change, stage.input, source.input, curve.change, state.change]
+    gr.on(wishes, shown(draw), [picker, view, *asked], page, trigger_mode="always_last", **QUIET)
+    curve.input(lambda: views.ONE_CURVE, None, view, trigger_mode="always_last", **QUIET)
     again.click(shown(look), picker, picker, **QUIET).then(shown(refresh), [picker, *asked], outputs, **QUIET)
     follow.change(lambda on: gr.Timer(active=on), follow, timer, **QUIET)
     timer.tick(shown(tick), [picker, state, *asked], outputs, **QUIET)
@@ -99,10 +95,6 @@ def build_watching(run: Path | None) -> None:
 
 def _offer(run: Path | None) -> list[tuple[str, str]]:
     return [(choice.label, choice.id) for choice in folders.found(run)]
-
-
-def _logs(ids: list[str], run: Path | None) -> list[RunLog]:
-    return folders.read(folders.chosen(ids, run))
 
 
 def _kept(value: Any, choices: list[str]) -> Any:

@@ -54,7 +54,7 @@ def build_form() -> None:
             preview = gr.Code("", language="yaml", label="YAML", lines=12, max_lines=28, interactive=False, elem_id="form-yaml")
             name = _build_writing(document)
     outputs = [document, revision, page, problems, preview]
-    system.input(shown(_offer), system, begin, show_progress="hidden", api_visibility="private")
+    system.input(shown(_offer), system, begin, trigger_mode="always_last", show_progress="hidden", api_visibility="private")
     block = gr.context.Context.root_block
     if block is not None:
         block.load(shown(_offer), system, begin, show_progress="hidden", api_visibility="private")
