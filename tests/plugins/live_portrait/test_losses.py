@@ -157,9 +157,23 @@ def test_landmarks_guide_the_first_keypoints_where_they_are_known() -> None:
     assert totals.item() == pytest.approx(4 * geometry.wing(torch.tensor(0.5), WingConfig()).item())
 
 
+def test_gaps_are_those_of_lids_and_lips_wherever_the_head_is() -> None:
+    landmarks = torch.zeros(1, 1, 10, 2)
+    landmarks[0, 0, [3, 7, 9], 1] = torch.tensor([0.1, 0.2, 0.3])
+    landmarks[0, 0, 6] = NAN
+    x = torch.cat([landmarks.nan_to_num(), torch.ones(1, 1, 10, 1)], -1) + torch.tensor([0.5, -0.3, 0.2])
+    totals, counts = geometry.gaps(x, landmarks)
+    assert (totals.item(), counts.item()) == (pytest.approx(0, abs=1e-6), 2)
+    x[0, 0, 9, 1] += 0.04
+    x[0, 0, 2, 0] -= 0.01
+    assert geometry.gaps(x, landmarks)[0].item() == pytest.approx(0.05, abs=1e-6)
+    assert geometry.gaps(x[:, :, :3], landmarks)[1].item() == 0
+
+
 def test_unknown_labels_leave_no_trace_in_gradients() -> None:
     x = torch.zeros(1, 2, 3, 3, requires_grad=True)
-    totals, _ = geometry.guide(x, torch.full((1, 2, 2, 2), NAN), WingConfig())
+    totals = geometry.guide(x, torch.full((1, 2, 2, 2), NAN), WingConfig())[0]
+    totals = totals + geometry.gaps(x.expand(-1, -1, -1, 3).repeat(1, 1, 4, 1), torch.full((1, 2, 10, 2), NAN))[0]
     totals.sum().backward()
     assert x.grad is not None
     assert not x.grad.any()
@@ -234,7 +248,7 @@ def test_a_stage_has_the_terms_of_what_it_trains() -> None:
     assert {term for term, player in players.items() if player == "discriminator"} == {"critic_lips"}
     assert set(terms_of(config, ("lips", "stitching"))) == {"stitching", "stitching_size", "lips", "lips_ratio", "lips_size"}
     assert set(terms_of(config, ("reader",))) == {"ratios"}
-    looking = {"equivariance", "prior", "pose", "deformation", "guide", "ratios"}
+    looking = {"equivariance", "prior", "pose", "deformation", "guide", "gaps", "ratios"}
     assert set(terms_of(config, ("motion", "reader"))) == looking
     assert set(terms_of(config, ("warping",))) > looking - {"ratios"} | {"image"}
 
@@ -256,8 +270,8 @@ def test_what_is_unknown_is_not_counted() -> None:
     batch["boxes"][0, 0, 1] = NAN
     counts = valid(system.config, batch)
     expected: dict[str, list[float]] = {
-        "image": [1, 1], "image_face": [1, 0], "guide": [17, 0], "pose": [2, 0], "ratios": [5, 0], "gan_lips": [1, 0],
-        "critic": [1, 1], "stitching": [1, 0], "eyes": [0, 0], "lips_ratio": [1, 0],
+        "image": [1, 1], "image_face": [1, 0], "guide": [17, 0], "gaps": [4, 0], "pose": [2, 0], "ratios": [5, 0],
+        "gan_lips": [1, 0], "critic": [1, 1], "stitching": [1, 0], "eyes": [0, 0], "lips_ratio": [1, 0],
     }  # fmt: skip
     assert {name: counts[name].tolist() for name in expected} == expected
 
@@ -266,3 +280,4 @@ def test_only_guided_keypoints_are_counted() -> None:
     system = system_of(keypoints=4)
     counts: dict[str, Tensor] = valid(system.config, system.collate(samples_of(1)))
     assert counts["guide"].tolist() == [8]
+    assert counts["gaps"].tolist() == [2]

@@ -24,6 +24,8 @@ Group = tuple[int, ...]
 EPSILON = 1e-6
 GUIDES = 10
 """Points of `guide`: left eye, right eye (left corner, right corner, upper lid, lower lid each), upper and lower lip."""
+GAPS = ((2, 3), (6, 7), (8, 9))
+"""Points of `guide` that part when the left eye, the right eye, the lips open."""
 FIVE_CENTRE, FIVE_HALF = 0.75, 1.15
 """Middle and half side of a face's square for five points, in lengths of the axis from the middle of the eyes on: measured on
 two real faces with the points of a whole mesh (0.68 and 0.82, 1.10 and 1.21)."""

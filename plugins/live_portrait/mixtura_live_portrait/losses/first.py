@@ -82,14 +82,15 @@ class FirstStage:
         """Terms that look at keypoints and poses."""
         config, batch = self.config, self.batch
         x_s, x_d = made.source.keypoints(), made.driving.keypoints()
+        both = torch.stack([x_s, x_d], 1)[:, :, : config.guided()]
         angles = torch.stack([torch.stack([m.pitch, m.yaw, m.roll], -1) for m in (made.source, made.driving)], 1)
-        guided = config.guided()
         return {
             "equivariance": geometry.equivariance(x_d, made.warped.keypoints(), made.warp),
-            "prior": geometry.prior(x_d, config.prior, guided),
+            "prior": geometry.prior(x_d, config.prior, config.guided()),
             "pose": geometry.pose(angles, batch["pose"])[0],
             "deformation": (geometry.deformation(made.source.exp) + geometry.deformation(made.driving.exp)) / 2,
-            "guide": geometry.guide(torch.stack([x_s, x_d], 1), batch["guide"][:, :, :guided], config.wing)[0],
+            "guide": geometry.guide(both, batch["guide"], config.wing)[0],
+            "gaps": geometry.gaps(both, batch["guide"])[0],
         }
 
     def painting(self, picture: Tensor) -> Totals:

@@ -1,4 +1,4 @@
-"""Terms that look at keypoints: equivariance, prior, pose, deformation, landmark guidance (paper, section 3.2).
+"""Terms that look at keypoints: equivariance, prior, pose, deformation, landmark guidance and its gaps (paper, section 3.2).
 
 Keypoints (b, k, 3), x right, y down, z into the picture, x and y -1 to 1 over the picture. Every function gives one value for an
 item, or a sum with its count; unknown labels are NaN and give neither.
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from mixtura.rng import SampleNoise
 from mixtura_live_portrait.config import EquivarianceConfig, PriorConfig, WingConfig
+from mixtura_live_portrait.faces.layouts import GAPS
 
 
 class Warp(NamedTuple):
@@ -94,4 +95,23 @@ def guide(x: Tensor, landmarks: Tensor, config: WingConfig) -> tuple[Tensor, Ten
     near, true = x[:, :, :count, :2], landmarks[:, :, :count]
     is_known = true.isfinite().all(-1)
     off = wing((near - true.nan_to_num()).abs(), config).sum(-1)
+    return torch.where(is_known, off, 0.0).flatten(1).sum(1), is_known.flatten(1).sum(1)
+
+
+def openings(points: Tensor) -> Tensor:
+    """Points (..., k, d) in the order of `guide` -> the ways from upper to lower lids and lips, (..., 3, d), fewer if k < 10."""
+    upper, lower = ([pair[side] for pair in GAPS if max(pair) < points.shape[-2]] for side in (0, 1))
+    return points[..., lower, :] - points[..., upper, :]
+
+
+def gaps(x: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor]:
+    """Error of the openings of keypoints (b, f, k, 3) beside landmarks (b, f, n, 2): sum over known ones, and their number; (b,).
+
+    `guide` hardly asks for them: a lid's place is mostly the head's, and what a wink adds is less than what is left of the
+    head's error.
+    """
+    count = min(x.shape[2], landmarks.shape[2])
+    true = openings(landmarks[:, :, :count])
+    is_known = true.isfinite().all(-1)
+    off = (openings(x[:, :, :count, :2]) - true.nan_to_num()).abs().sum(-1)
     return torch.where(is_known, off, 0.0).flatten(1).sum(1), is_known.flatten(1).sum(1)

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from mixtura.errors import ConfigError
 from mixtura_live_portrait.config import LivePortraitConfig, Region
+from mixtura_live_portrait.losses.geometry import openings
 from mixtura_live_portrait.losses.regions import EYES, FACE, LIPS, known
 
 BASE = ("appearance", "motion", "warping", "generator")
 SMALL = ("stitching", "eyes", "lips")
-KEYPOINTS = ("equivariance", "prior", "pose", "deformation", "guide")
+KEYPOINTS = ("equivariance", "prior", "pose", "deformation", "guide", "gaps")
 PAINTER, CRITIC = "generator", "discriminator"
 """The two players."""
 PARTS = {"face": FACE, "lips": LIPS}
@@ -77,7 +78,9 @@ def valid(config: LivePortraitConfig, batch: dict[str, Any]) -> dict[str, Tensor
     ones = torch.ones(len(batch["source"]), device=batch["boxes"].device)
     found: dict[str, Tensor] = dict.fromkeys(("equivariance", "prior", "deformation", "image"), ones)
     found["pose"] = batch["pose"].isfinite().all(-1).sum(1)
-    found["guide"] = batch["guide"][:, :, : config.guided()].isfinite().all(-1).sum((1, 2))
+    guided = batch["guide"][:, :, : config.guided()]
+    found["guide"] = guided.isfinite().all(-1).sum((1, 2))
+    found["gaps"] = openings(guided).isfinite().all(-1).sum((1, 2))
     found["image_face"] = found["identity"] = boxes[:, 1, FACE]
     for term in ("perceptual", "gan", "features", "critic"):
         found[term] = ones
