@@ -20,9 +20,9 @@ from mixtura_live_portrait.nets.sizes import TINY, Sizes
 
 SIZES = {"tiny": TINY, "full": Sizes()}
 """What `size` stands for."""
-Region = Literal["whole", "face", "lips"]
+Region = Literal["whole", "face", "lips", "eyes"]
 REGIONS: tuple[Region, ...] = ("whole", "face", "lips")
-"""What pictures are compared in, one inside the other (paper, section 3.2: cascaded)."""
+"""What pictures are compared in, one inside the other (paper, section 3.2: cascaded). Eyes may be had beside."""
 
 
 class Section(BaseModel):
@@ -124,7 +124,7 @@ class LivePortraitConfig(SystemConfig):
     prior: PriorConfig = PriorConfig()
     wing: WingConfig = WingConfig()
     regions: tuple[Region, ...] = Field(REGIONS, min_length=1, description="what is judged besides pixels (perceptual)")
-    crop: int | None = Field(None, ge=16, description="side of the cut-out face and lips that are judged; tiny 32, full 224")
+    crop: int | None = Field(None, ge=16, description="side of the cut-out face, lips, eyes that are judged; tiny 32, full 224")
     perceptual: PerceptualConfig = PerceptualConfig()
     identity: IdentityConfig = IdentityConfig()
     critics: CriticConfig = CriticConfig()

@@ -144,6 +144,23 @@ def test_exercised_frames_open_eyes_and_lips_as_their_labels_say() -> None:
     assert np.std(ratios, 0).min() > 0.05
 
 
+def test_winks_drive_a_frame_by_itself_with_other_eyes_and_lips() -> None:
+    winking, usual = faces(winks=1), faces()
+    for number in range(4):
+        fields, plain = winking.read(0, RNG.at(number)).fields, usual.read(0, RNG.at(number)).fields
+        np.testing.assert_array_equal(fields["source"], plain["source"])
+        np.testing.assert_array_equal(fields["pose"][0], fields["pose"][1])
+        off = (fields["source"] != fields["driving"]).any(-1)
+        assert 0 < off.mean() < 0.3
+        assert abs(fields["expression"][1] - fields["expression"][0]).max() > 0.05
+        assert fields["is_video"]
+    half = faces(winks=0.5)
+    winks = [np.ptp(half.read(0, RNG.at(number)).fields["pose"], 0).max() == 0 for number in range(20)]
+    assert 4 <= sum(winks) <= 16
+    with pytest.raises(ValidationError, match="winks: a still has one picture alone"):
+        faces(winks=0.5, still=True)
+
+
 def test_held_out_people_are_others():
     train, heldout = faces(identities=4), faces(identities=3, first_identity=4)
     people = [{source.identity(index) for index in range(len(source))} for source in (train, heldout)]

@@ -37,6 +37,7 @@ class FacesConfig(SourceConfig):
     still: bool = Field(False, description="pictures instead of clips: source and driving are the same frame")
     jitter: float = Field(1.0, ge=0, le=2, description="strength of the other colours of driving_seen; 0 for none")
     exercise: float = Field(0.0, ge=0, le=1, description="share of frames whose eyes and lips are as far open as chance says")
+    winks: float = Field(0.0, ge=0, le=1, description="share of samples that drive a frame by itself with other eyes and lips")
     keep: int = Field(0, ge=0, description="drawn frames that each worker keeps in memory, for few that are drawn often")
     cross: bool = Field(False, description="also give a frame of somebody else, for stage two")
 
@@ -44,6 +45,8 @@ class FacesConfig(SourceConfig):
     def _has_others(self) -> FacesConfig:
         if self.cross and self.identities < 2:
             raise ValueError("cross needs somebody else: identities must be at least 2")
+        if self.winks and self.still:
+            raise ValueError("winks: a still has one picture alone; give winks to clips, or leave `still` out")
         if self.spacing >= self.frames:
             raise ValueError(f"spacing {self.spacing}: samples take two of {self.frames} frames; at most {self.frames - 1}")
         return self
@@ -93,7 +96,9 @@ class Faces:
             source = driving = self.frame(index, self.config.frames // 2)
         else:
             first, second = draw.choice(self._choices(), 2, replace=False).tolist()
-            source, driving = self.frame(index, first), self.frame(index, second)
+            source = self.frame(index, first)
+            is_wink = self.config.winks and draw.random() < self.config.winks
+            driving = self._winking(index, first, draw) if is_wink else self.frame(index, second)
         seen = jittered(driving.image, self.config.jitter, draw)
         other = self._other(index, draw) if self.config.cross else None
         number = self.identity(index)
@@ -117,20 +122,29 @@ class Faces:
         """A frame of an item's clip, drawn or remembered."""
         if (index, frame) in self.kept:
             return self.kept[index, frame]
-        drawn = self._drawn(index, frame)
+        drawn = self._drawn(*self._scene(index, frame))
         if self.config.keep:
             if len(self.kept) >= self.config.keep:
                 del self.kept[next(iter(self.kept))]
             self.kept[index, frame] = drawn
         return drawn
 
-    def _drawn(self, index: int, frame: int) -> Frame:
+    def _winking(self, index: int, frame: int, chance: np.random.Generator) -> Frame:
+        """The same frame with other eyes and lips."""
+        clip, state = self._scene(index, frame)
+        return self._drawn(clip, state.exercised(chance))
+
+    def _scene(self, index: int, frame: int) -> tuple[DrawnClip, State]:
+        """An item's clip, and what its person does in a frame."""
         clip = self.clip(index)
         state = clip.state(frame)
         if self.config.exercise:
             chance = KeyedRng("exercise", self.config.seed, self.identity(index), index % self.config.clips, frame).numpy()
             if chance.random() < self.config.exercise:
                 state = state.exercised(chance)
+        return clip, state
+
+    def _drawn(self, clip: DrawnClip, state: State) -> Frame:
         drawn = clip.doing(state, self.config.size)
         return Frame.of(drawn.image, drawn.landmarks, *_labels(state))
 

@@ -23,7 +23,7 @@ SMALL = ("stitching", "eyes", "lips")
 KEYPOINTS = ("equivariance", "prior", "pose", "deformation", "guide", "gaps")
 PAINTER, CRITIC = "generator", "discriminator"
 """The two players."""
-PARTS = {"face": FACE, "lips": LIPS}
+PARTS = {"face": FACE, "lips": LIPS, "eyes": EYES}
 """Box of each region but the whole."""
 
 
