@@ -18,7 +18,7 @@ from mixtura_live_portrait.keypoints import Motion
 from mixtura_live_portrait.losses import adversarial, geometry
 from mixtura_live_portrait.losses.geometry import Warp
 from mixtura_live_portrait.losses.regions import FACE, corners, cut, difference
-from mixtura_live_portrait.losses.terms import PARTS, name_in, readable
+from mixtura_live_portrait.losses.terms import PARTS, name_in, pixels, readable
 
 if TYPE_CHECKING:
     from mixtura_live_portrait.system import LivePortrait
@@ -97,8 +97,8 @@ class FirstStage:
         """Terms that look at the picture."""
         self.views["painted", "whole"], self.views["real", "whole"] = picture, self.target
         found = {
-            "image": difference(picture, self.target),
-            "image_face": difference(self.view("painted", "face"), self.view("real", "face")),
+            name_in("image", region): difference(self.view("painted", region), self.view("real", region))
+            for region in pixels(self.config)
         }
         for region in self.config.regions:
             found[name_in("perceptual", region)] = self.system.judge()(self.view("painted", region), self.view("real", region))

@@ -60,9 +60,14 @@ def terms_of(config: LivePortraitConfig, trained: Collection[str]) -> dict[str, 
 
 def _painting(config: LivePortraitConfig) -> list[str]:
     """Terms of painted pictures without the players' own."""
-    names = ["image", "image_face"]
+    names = [name_in("image", region) for region in pixels(config)]
     names += [name_in("perceptual", region) for region in config.regions]
     return names + (["identity"] if config.identity.type != "none" else [])
+
+
+def pixels(config: LivePortraitConfig) -> tuple[Region, ...]:
+    """Regions whose pixels are compared: the whole and the face (paper, section 3.2), and what else `regions` names."""
+    return tuple(dict.fromkeys(("whole", "face", *config.regions)))
 
 
 def readable(batch: dict[str, Any]) -> Tensor:
@@ -76,13 +81,13 @@ def valid(config: LivePortraitConfig, batch: dict[str, Any]) -> dict[str, Tensor
     """Items (b,) float that each term, of whatever stage, finds in each sample of a batch."""
     boxes = known(batch["boxes"])
     ones = torch.ones(len(batch["source"]), device=batch["boxes"].device)
-    found: dict[str, Tensor] = dict.fromkeys(("equivariance", "prior", "deformation", "image"), ones)
+    found: dict[str, Tensor] = dict.fromkeys(("equivariance", "prior", "deformation"), ones)
     found["pose"] = batch["pose"].isfinite().all(-1).sum(1)
     guided = batch["guide"][:, :, : config.guided()]
     found["guide"] = guided.isfinite().all(-1).sum((1, 2))
     found["gaps"] = openings(guided).isfinite().all(-1).sum((1, 2))
-    found["image_face"] = found["identity"] = boxes[:, 1, FACE]
-    for term in ("perceptual", "gan", "features", "critic"):
+    found["identity"] = boxes[:, 1, FACE]
+    for term in ("image", "perceptual", "gan", "features", "critic"):
         found[term] = ones
         found |= {f"{term}_{region}": boxes[:, 1, place] for region, place in PARTS.items()}
     found["ratios"] = readable(batch).sum((1, 2))
