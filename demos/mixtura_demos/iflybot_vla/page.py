@@ -85,7 +85,7 @@ def _episode(fields: Fields) -> Acting:
         latents = gr.HTML(no_latents_yet(facts), elem_id="vla-latents")
         with gr.Row():
             codes = [
-                gr.Slider(0, max(facts.codebook - 1, 1), 0, step=1, label=f"Code {k + 1}", min_width=130, visible=k < facts.codes)
+                gr.Slider(0, max(facts.codebook - 1, 1), 0, step=1, label=f"Code {k + 1}", min_width=180, visible=k < facts.codes)
                 for k in range(CODES)
             ]
         with gr.Row():

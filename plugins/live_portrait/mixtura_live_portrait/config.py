@@ -110,7 +110,7 @@ class LivePortraitConfig(SystemConfig):
     dense_base: int | None = Field(None, ge=1)
     dense_max: int | None = Field(None, ge=1)
     dense_blocks: int | None = Field(None, ge=1)
-    centred: bool | None = Field(None, description="W counts by cells' centres; tiny true, full false as published")
+    coarse: bool | None = Field(None, description="W made for few cells (nets.warping); tiny true, full false as published")
     generator: int | None = Field(None, ge=1)
     middle: int | None = Field(None, ge=1)
     painted: int | None = Field(None, ge=1)

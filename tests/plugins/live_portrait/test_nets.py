@@ -14,7 +14,7 @@ from mixtura_live_portrait.calibration import calibrate
 from mixtura_live_portrait.nets import NETWORKS, Networks, build
 from mixtura_live_portrait.nets.blocks import Decoder, Encoder, ShallowConv3d, Spade, SpectralConv2d
 from mixtura_live_portrait.nets.sizes import TINY, Sizes
-from mixtura_live_portrait.nets.warping import heat, moved, shifts, sparse_flows
+from mixtura_live_portrait.nets.warping import Warping, heat, moved, shifts, sparse_flows
 
 
 def points(batch: int, count: int, seed: int = 0) -> Tensor:
@@ -98,16 +98,36 @@ def test_heat_is_the_gaussian_of_the_distance() -> None:
     torch.testing.assert_close(heat(keypoint, (5, 6, 7))[0, 0], torch.exp(-50 * (grid - keypoint[0, 0]).square().sum(-1)))
 
 
-@pytest.mark.parametrize("is_centred", [True, False])
-def test_equal_keypoints_leave_the_volume_where_it_is(is_centred: bool) -> None:
+def test_heat_over_few_cells_misses_no_keypoint() -> None:
+    keypoint = torch.tensor([[[0.0, 0.0, 0.0]]])  # between the two middle depths of four
+    fine, coarse = (heat(keypoint, (4, 32, 32), is_coarse).amax() for is_coarse in (False, True))
+    assert fine < 0.3 < 0.5 < coarse
+    torch.testing.assert_close(heat(keypoint, (4, 32, 32), True)[0, 0, 1].sum(), heat(keypoint, (4, 32, 32), True)[0, 0, 2].sum())
+
+
+def test_over_few_cells_small_moves_of_lids_are_told_as_well_as_large_ones() -> None:
+    source = torch.tensor([[[0.0, 0.0, -0.25]]])
+    told = []
+    for by in (0.03, 0.3):
+        driving = source + torch.tensor([0.0, by, 0.0])
+        warping = Warping(replace(TINY, keypoints=1))
+        seen: list[Tensor] = []
+        warping.dense_motion_network.hourglass.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0]))
+        warping(torch.zeros(1, *TINY.volume), driving, source)
+        told.append(seen[0].view(1, 2, -1, *TINY.volume[1:])[0, 1, 0].amax())
+    torch.testing.assert_close(*told, rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize("is_coarse", [True, False])
+def test_equal_keypoints_leave_the_volume_where_it_is(is_coarse: bool) -> None:
     """To the cell where centres count; shrunk by one cell as the published networks count."""
-    sizes = replace(TINY, centred=is_centred)
+    sizes = replace(TINY, coarse=is_coarse)
     kp, volume = points(1, sizes.keypoints), torch.randn(1, *sizes.volume)
     with torch.no_grad():
         deformation = Networks(sizes).warping.eval()(volume, kp, kp).deformation
-    torch.testing.assert_close(deformation, sparse_flows(kp[:, :0], kp[:, :0], sizes.volume[1:], is_centred)[:, 0])
+    torch.testing.assert_close(deformation, sparse_flows(kp[:, :0], kp[:, :0], sizes.volume[1:], is_coarse)[:, 0])
     bent = F.grid_sample(volume, deformation, align_corners=False)
-    assert torch.allclose(bent, volume, atol=1e-5) == is_centred
+    assert torch.allclose(bent, volume, atol=1e-5) == is_coarse
 
 
 def test_an_untrained_warp_takes_each_place_along_with_the_keypoint_beside_it() -> None:

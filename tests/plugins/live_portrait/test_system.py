@@ -108,8 +108,8 @@ def test_a_batch_of_still_pictures_without_labels_trains_what_it_can() -> None:
     assert torch.equal(batch["source"], batch["driving"])
     counts, terms = system.counts(batch), system.losses(batch, context_of([0, 1]))
     assert {name for name, count in counts.items() if not count} == {
-        "pose", "guide", "gaps", "image_face", "image_lips", "perceptual_face", "perceptual_lips", "gan_face", "gan_lips", "features_face",
-        "features_lips", "critic_face", "critic_lips", "ratios",
+        "pose", "guide", "gaps", "image_face", "image_lips", "perceptual_face", "perceptual_lips", "gan_face", "gan_lips",
+        "features_face", "features_lips", "critic_face", "critic_lips", "ratios",
     }  # fmt: skip
     assert all(terms[name].total == 0 for name, count in counts.items() if not count)
     sum(term.total for term in terms.values()).backward()

@@ -19,7 +19,7 @@ from mixtura_live_portrait.lean.halved import Halved
 from mixtura_live_portrait.lean.tiled import Tiled, as_tiles, tile_side
 from mixtura_live_portrait.lean.workspace import Workspace, inside
 from mixtura_live_portrait.nets.blocks import Block3d, Hourglass
-from mixtura_live_portrait.nets.warping import VARIANCE, DenseMotion, DenseMotionNetwork, Warped, Warping, axis, moved, shifts
+from mixtura_live_portrait.nets.warping import DenseMotion, DenseMotionNetwork, Warped, Warping, axis, moved, shifts, variance
 
 
 def whole(channels: int) -> int:
@@ -127,7 +127,7 @@ class LeanDenseMotion(nn.Module):
         places = torch.arange(flows * (compress + 1)).view(flows, compress + 1)
         order = torch.cat([places[1:, 0], places[:, 1:].flatten()])
         depth = network.occlusion.in_channels // network.mask.in_channels
-        self.border, self.is_centred = network.mask.kernel_size[0] // 2, network.is_centred
+        self.border, self.is_coarse = network.mask.kernel_size[0] // 2, network.is_coarse
         self.hourglass = LeanHourglass(network.hourglass, order, side, self.border, half)
         self.mask = Fourier(filled(network.mask.weight, 1), side, half)
         self.register_buffer("mask_bias", cast(Tensor, network.mask.bias), persistent=False)
@@ -137,16 +137,16 @@ class LeanDenseMotion(nn.Module):
         b, (d, side) = len(kp_driving), compressed.shape[2:4]
         levels = self.hourglass.levels(space, b, d, side)
         entrance, k = self.hourglass.entrance(levels), kp_driving.shape[1]
-        heat_into(entrance[..., :k], kp_driving, kp_source, self.is_centred)
+        heat_into(entrance[..., :k], kp_driving, kp_source, self.is_coarse)
         shift = shifts(kp_driving, kp_source)
-        features = moved(compressed.expand(b, -1, -1, -1, -1), shift, self.is_centred)
+        features = moved(compressed.expand(b, -1, -1, -1, -1), shift, self.is_coarse)
         entrance[..., k:].unflatten(-1, features.shape[1:3]).copy_(features.permute(0, 3, 4, 5, 1, 2))
         found = self.hourglass(space, levels)
         logits = space.take("logits", (b, d, side, side, k + 1))
         for rows, values in self.mask.tiles(space, found):
             torch.add(values, self.mask_bias, out=as_tiles(logits, self.mask.m, rows))
         flow = logits.softmax(-1).flatten(1, 3) @ shift
-        z, y, x = (axis(length, flow, self.is_centred) for length in (d, side, side))
+        z, y, x = (axis(length, flow, self.is_coarse) for length in (d, side, side))
         deformation = flow.view(b, d, side, side, 3)
         deformation[..., 0] += x
         deformation[..., 1] += y[:, None]
@@ -154,12 +154,15 @@ class LeanDenseMotion(nn.Module):
         return DenseMotion(deformation, self.occlusion(space, found))
 
 
-def heat_into(target: Tensor, kp_driving: Tensor, kp_source: Tensor, is_centred: bool) -> None:
-    """The heat of the driving keypoints less that of the source's into `target` (b, d, h, w, k)."""
+def heat_into(target: Tensor, kp_driving: Tensor, kp_source: Tensor, is_coarse: bool) -> None:
+    """The heat of the driving keypoints into `target` (b, d, h, w, k), less that of the source's where cells are many."""
     _, d, h, w, _ = target.shape
-    for i, keypoints in enumerate((kp_driving, kp_source)):
+    for i, keypoints in enumerate((kp_driving,) if is_coarse else (kp_driving, kp_source)):
         x, y, z = (
-            torch.exp((axis(length, keypoints, is_centred)[:, None] - keypoints[:, None, :, j]).square() * (-0.5 / VARIANCE))
+            (axis(length, keypoints, is_coarse)[:, None] - keypoints[:, None, :, j])
+            .square_()
+            .mul_(-0.5 / variance(length, is_coarse))
+            .exp_()
             for j, length in enumerate((w, h, d))
         )
         plane = (z[:, :, None] * y[:, None])[:, :, :, None]

@@ -35,7 +35,7 @@ class Sizes:
     dense_base: int = 32
     dense_max: int = 1024
     dense_blocks: int = 5
-    centred: bool = False  # coordinates of W are those of cells' centres; the published networks' aren't
+    coarse: bool = False  # W made for few cells, see `nets.warping`; the published one isn't
     # G: `generator` channels come in from W, `painted` go into the last convolution, `shared` are SPADE's hidden ones.
     generator: int = 256
     middle: int = 6
@@ -104,7 +104,7 @@ TINY = Sizes(
     dense_base=8,
     dense_max=64,
     dense_blocks=3,
-    centred=True,
+    coarse=True,
     generator=64,
     middle=2,
     painted=16,

@@ -2,8 +2,12 @@
 
 Shapes: b batch, k keypoints, n = k + 1 flows (the first is the unmoved background), c channels, d h w depth, height, width.
 Coordinates are (x, y, z), each -1 to 1 over the volume from edge to edge, as sampling has it (`align_corners=False`). The
-published networks put the centres of the outermost cells at -1 and 1 (`Sizes.centred` is off) and were trained so: unmoved
-keypoints shrink the volume by one cell. At 64 cells that is little, at 16 it is a sixteenth of the picture.
+published networks put the centres of the outermost cells at -1 and 1 and were trained so: unmoved keypoints shrink the volume by
+one cell. At 64 cells that is little, at 16 it is a sixteenth of the picture.
+
+`Sizes.coarse` makes W for few cells: coordinates are those of their centres; a keypoint's heat reaches half a cell at least, or
+the few depths would miss it; and W is told the heat of the driving keypoints, not by how much it differs from the source's: of
+what moves less than a cell, as lids do, hardly anything is left of that difference.
 """
 
 from __future__ import annotations
@@ -18,8 +22,8 @@ from mixtura_live_portrait.nets.blocks import Hourglass, SameBlock2d, ShallowCon
 from mixtura_live_portrait.nets.sizes import Sizes
 
 VARIANCE = 0.01
-"""Of the heat that a keypoint gives off."""
-TOLD, UNTOLD, STILL = 15.0, 0.1, 5.0
+"""Of the heat that a keypoint gives off; see `variance`."""
+TOLD, UNTOLD, STILL = 10.0, 0.1, 5.0
 """In an untrained mask: what a flow's own heat weighs, by how much less than usual all else does, and what the background has."""
 
 
@@ -38,15 +42,15 @@ class Warped(NamedTuple):
     occlusion: Tensor
 
 
-def axis(length: int, like: Tensor, is_centred: bool = False) -> Tensor:
+def axis(length: int, like: Tensor, is_coarse: bool = False) -> Tensor:
     """Coordinates of a volume's cells along one side: their centres, or as the published networks count."""
-    end = 1 - 1 / length if is_centred else 1.0
+    end = 1 - 1 / length if is_coarse else 1.0
     return torch.linspace(-end, end, length, device=like.device, dtype=like.dtype)
 
 
-def sparse_flows(kp_driving: Tensor, kp_source: Tensor, sides: tuple[int, int, int], is_centred: bool = False) -> Tensor:
+def sparse_flows(kp_driving: Tensor, kp_source: Tensor, sides: tuple[int, int, int], is_coarse: bool = False) -> Tensor:
     """Sampling positions if everything moved as one keypoint does: (b, n, d, h, w, 3) from two (b, k, 3)."""
-    z, y, x = torch.meshgrid(*(axis(length, kp_source, is_centred) for length in sides), indexing="ij")
+    z, y, x = torch.meshgrid(*(axis(length, kp_source, is_coarse) for length in sides), indexing="ij")
     identity = torch.stack([x, y, z], -1)
     return identity + shifts(kp_driving, kp_source)[:, :, None, None, None]
 
@@ -56,31 +60,36 @@ def shifts(kp_driving: Tensor, kp_source: Tensor) -> Tensor:
     return F.pad(kp_source - kp_driving, (0, 0, 1, 0))
 
 
-def heat(keypoints: Tensor, sides: tuple[int, int, int], is_centred: bool = False) -> Tensor:
+def variance(length: int, is_coarse: bool) -> float:
+    """Of a keypoint's heat along a side of so many cells."""
+    return max(VARIANCE, length**-2.0) if is_coarse else VARIANCE
+
+
+def heat(keypoints: Tensor, sides: tuple[int, int, int], is_coarse: bool = False) -> Tensor:
     """Heat of each keypoint, exp(-distance^2 / (2 variance)): (b, k, d, h, w). A product of one factor for each axis."""
     d, h, w = sides
     x, y, z = (
-        torch.exp((axis(length, keypoints, is_centred) - keypoints[..., i, None]).square() * (-0.5 / VARIANCE))
+        torch.exp((axis(length, keypoints, is_coarse) - keypoints[..., i, None]).square() * (-0.5 / variance(length, is_coarse)))
         for i, length in ((0, w), (1, h), (2, d))
     )
     return z[..., :, None, None] * y[..., None, :, None] * x[..., None, None, :]
 
 
-def interpolation(shift: Tensor, length: int, is_centred: bool = False) -> Tensor:
+def interpolation(shift: Tensor, length: int, is_coarse: bool = False) -> Tensor:
     """Matrices (..., length, length) that interpolate along one side of a volume moved by `shift` (...); 0 beyond its ends."""
-    position = ((axis(length, shift, is_centred) + shift[..., None] + 1) * length - 1) / 2
+    position = ((axis(length, shift, is_coarse) + shift[..., None] + 1) * length - 1) / 2
     cells = torch.arange(length, device=shift.device, dtype=shift.dtype)
     return (1 - (position[..., :, None] - cells).abs()).clamp(min=0)
 
 
-def moved(volume: Tensor, shift: Tensor, is_centred: bool = False) -> Tensor:
+def moved(volume: Tensor, shift: Tensor, is_coarse: bool = False) -> Tensor:
     """The volume (b, c, d, h, w) as each of the shifts (b, n, 3) shows it: (b, n, c, d, h, w).
 
     What trilinear sampling at `sparse_flows` gives. As all positions of a flow differ from the grid by one vector, it is three
     small matrix products instead of a look-up for every cell.
     """
     (b, c, d, h, w), n = volume.shape, shift.shape[1]
-    x, y, z = (interpolation(shift[..., i], length, is_centred) for i, length in ((0, w), (1, h), (2, d)))
+    x, y, z = (interpolation(shift[..., i], length, is_coarse) for i, length in ((0, w), (1, h), (2, d)))
     along_y = y.flatten(1, 2) @ volume.permute(0, 3, 2, 1, 4).flatten(2)  # (n h', h) @ (h, d c w)
     along_x = along_y.view(b, n, h * d * c, w) @ x.mT
     along_z = z[:, :, None] @ along_x.view(b, n, h, d, c * w)
@@ -99,7 +108,7 @@ class DenseMotionNetwork(nn.Module):
         self.compress = nn.Conv3d(sizes.channels, sizes.compress, 1)
         self.norm = SteadyNorm3d(sizes.compress)
         self.occlusion = nn.Conv2d(filters * sizes.depth, 1, 7, padding=3)
-        self.is_centred = sizes.centred
+        self.is_coarse = sizes.coarse
         self.begin(flows)
 
     @torch.no_grad()
@@ -126,16 +135,18 @@ class DenseMotionNetwork(nn.Module):
     def forward(self, volume: Tensor, kp_driving: Tensor, kp_source: Tensor) -> DenseMotion:
         sides = (volume.shape[2], volume.shape[3], volume.shape[4])
         compressed = F.relu(self.norm(self.compress(volume)))
-        features = moved(compressed, shifts(kp_driving, kp_source).to(compressed.dtype), self.is_centred)
-        new, old = (heat(keypoints, sides, self.is_centred) for keypoints in (kp_driving, kp_source))
-        warmth = F.pad(new - old, (0, 0, 0, 0, 0, 0, 1, 0))
+        features = moved(compressed, shifts(kp_driving, kp_source).to(compressed.dtype), self.is_coarse)
+        warmth = heat(kp_driving, sides, self.is_coarse)
+        if not self.is_coarse:
+            warmth = warmth - heat(kp_source, sides)
+        warmth = F.pad(warmth, (0, 0, 0, 0, 0, 0, 1, 0))
         found = self.hourglass(torch.cat([warmth[:, :, None], features], 2).flatten(1, 2))
         weights = self.mask(found).softmax(1)
         # Σ weight · (identity + shift) = identity + Σ weight · shift, for the weights add up to 1.
         with full_precision(weights):  # half precision would round positions to a tenth of a cell
             flow = torch.einsum("bndhw,bnx->bdhwx", weights.to(kp_source.dtype), shifts(kp_driving, kp_source))
         nowhere = torch.zeros_like(kp_source[:, :0])
-        deformation = flow + sparse_flows(nowhere, nowhere, sides, self.is_centred)[:, 0]
+        deformation = flow + sparse_flows(nowhere, nowhere, sides, self.is_coarse)[:, 0]
         return DenseMotion(deformation, self.occlusion(found.flatten(1, 2)).sigmoid())
 
 
