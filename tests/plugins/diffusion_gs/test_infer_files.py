@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,16 @@ def test_faint_gaussians_have_no_mesh_and_the_rest_is_written(build: Build, tmp_
     assert (folder / "mesh.glb").is_file() or any("no mesh" in line for line in said)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """On a busy machine sums over several threads may be split in other ways, which bytes show."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_watching_the_steps_gives_what_inference_gives(build: Build, tmp_path: Path) -> None:
     system, chosen = build(), files.Settings(**{**QUICK, "mesh": False, "steps": 3})
     cameras, rgba = files.cameras_of(system, chosen, quiet), files.load_picture(ball(tmp_path / "ball.png"))
