@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from mixtura_demos.diffusion_gs.fields import QUICK, SYSTEM, Fields
+from mixtura_demos.diffusion_gs.fields import SYSTEM, Fields
 from mixtura_demos.diffusion_gs.job import making
 from mixtura_demos.diffusion_gs.results import Results, Update, status
 from mixtura_demos.shared import jobs
@@ -36,6 +36,6 @@ def build(run: Path | None = None) -> gr.Blocks:
                 yield results.updates(moment)
 
         jobs.run(fields.go, make, fields.all, results.all, fields.cancel)
-        fields.cancel.click(lambda: status("Cancelled. What was made before stays."), None, results.status, **QUICK)
-        demo.load(fields.fitting, [weights, fields.kind], fields.fitted, **QUICK)
+        fields.cancel.click(lambda: status("Cancelled. What was made before stays."), None, results.status, **jobs.QUICK)
+        demo.load(fields.fitting, [weights, fields.kind], fields.fitted, **jobs.QUICK)
     return demo

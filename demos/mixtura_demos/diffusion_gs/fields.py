@@ -12,11 +12,10 @@ from mixtura_demos.diffusion_gs.about import About, about
 from mixtura_demos.diffusion_gs.job import Order
 from mixtura_demos.shared.checkpoints import chosen
 from mixtura_demos.shared.errors import Refused, shown
+from mixtura_demos.shared.jobs import QUICK
 from mixtura_demos.shared.look import section
 
 SYSTEM = "diffusion_gs"
-QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-"""How events are wired that only move values about in the page."""
 ROUTES = ("arc", "forward", "sideways")
 OF_A_KIND = {
     "object": ("elevation", "foreground_ratio", "remover"),
@@ -57,9 +56,8 @@ class Fields:
         def take(request: gr.Request) -> tuple[str, str]:
             return str(pictures.example(name, request)), kind
 
-        # By the queue: without it gradio gives files addresses that leave out the path below which the demo is mounted.
         gr.Button(f"Example: {name.lower()}", size="sm", min_width=110).click(
-            shown(take), None, [self.picture, self.kind], **{**QUICK, "queue": True}
+            shown(take), None, [self.picture, self.kind], **QUICK
         )
 
     def _settings(self) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from mixtura_demos.shared.errors import shown
 from mixtura_demos.shared.look import note, section
 from mixtura_iflybot_vla.sim.world import TASKS
 
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 JOB: dict[str, Any] = {"concurrency_id": "compute", "concurrency_limit": 1, "api_visibility": "private"}
 
 
@@ -67,9 +66,9 @@ def _inputs(run: Path | None, session: gr.State) -> tuple[Fields, dict[str, gr.B
             "stop": gr.Button("Stop", variant="stop", min_width=80),
         }
     fields = Fields(session, weights, task, words, seed, execute, limit, discrete)
-    weights.change(shown(fill_fields), weights, [task, execute, limit], **QUIET)
-    task.change(fill_words, task, [phrases, words], **QUIET)
-    phrases.input(lambda phrase: phrase, phrases, words, trigger_mode="always_last", **QUIET)
+    weights.change(shown(fill_fields), weights, [task, execute, limit], **jobs.QUICK)
+    task.change(fill_words, task, [phrases, words], **jobs.QUICK)
+    phrases.input(lambda phrase: phrase, phrases, words, trigger_mode="always_last", **jobs.QUICK)
     return fields, buttons
 
 
@@ -105,13 +104,13 @@ def _wire(acting: Acting, buttons: dict[str, gr.Button]) -> None:
     buttons["reset"].click(jobs.as_job(acting.reset), given, shows, **JOB)
     buttons["chunk"].click(jobs.as_job(acting.one_chunk), given, shows, **JOB)
     jobs.run(buttons["whole"], acting.whole_episode, given, shows, buttons["stop"])
-    buttons["stop"].click(acting.stopped, given, [acting.status], **QUIET)
+    buttons["stop"].click(acting.stopped, given, [acting.status], **jobs.QUICK)
     seen = [acting.latents, *acting.codes]
     for slider in acting.codes:
         slider.input(jobs.as_job(acting.change_codes), given, seen, trigger_mode="always_last", show_progress="hidden", **JOB)
     acting.own.click(jobs.as_job(acting.own_codes), given, seen, show_progress="hidden", **JOB)
     acting.fields.weights.change(
-        shown(acting.fit_codes), acting.fields.weights, [acting.latents, acting.tokens, *acting.codes], **QUIET
+        shown(acting.fit_codes), acting.fields.weights, [acting.latents, acting.tokens, *acting.codes], **jobs.QUICK
     )
 
 

@@ -12,7 +12,6 @@ import gradio as gr
 from mixtura_demos.live_portrait import animating, form, seeing
 from mixtura_demos.live_portrait.engines import loaded
 from mixtura_demos.live_portrait.fields import (
-    FILLING,
     PORTRAITS,
     Given,
     Values,
@@ -94,9 +93,9 @@ class Page:
         jobs.run(self.start, self.run, {self.weights, *fields}, results, self.cancel)
         jobs.run(self.look, self.show_faces, fields, self.faces, self.cancel)
         portrait, driving = self.portrait.uploads["picture"], self.driving.uploads["clip or webcam recording"]
-        self.example.click(shown(give_example), None, [self.portrait.kind, portrait, self.driving.kind, driving], **FILLING)
+        self.example.click(shown(give_example), None, [self.portrait.kind, portrait, self.driving.kind, driving], **jobs.QUICK)
         template = self.driving.uploads["motion template"]
-        self.again.click(shown(drive_again), self.template, [self.driving.kind, template], **FILLING)
+        self.again.click(shown(drive_again), self.template, [self.driving.kind, template], **jobs.QUICK)
 
     # -- handlers ------------------------------------------------------------------------------------------------
     def settings(self, values: Values, request: gr.Request) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import gradio as gr
 from mixtura_demos.live_portrait import form
 from mixtura_demos.live_portrait.directions import DIRECTIONS, hardly_known
 from mixtura_demos.live_portrait.engines import loaded
-from mixtura_demos.live_portrait.fields import FILLING, Values, example_portrait, picture_field
+from mixtura_demos.live_portrait.fields import Values, example_portrait, picture_field
 from mixtura_demos.live_portrait.inputs import given, named
 from mixtura_demos.live_portrait.sitting import Sitting, crop_of, edited, sit
 from mixtura_demos.shared import jobs
@@ -121,7 +121,7 @@ class Page:
             **heavy,
         )
         self.reset.click(jobs.as_job(self.rest), {self.sitting, self.paste}, [*shown_here, *moved], **heavy)
-        self.example.click(shown(example_portrait), None, self.picture, **FILLING)
+        self.example.click(shown(example_portrait), None, self.picture, **jobs.QUICK)
 
     # -- handlers ------------------------------------------------------------------------------------------------
     def prepare(self, values: Values, request: gr.Request) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from mixtura_demos.live_portrait import form, seeing
-from mixtura_demos.live_portrait.fields import FILLING, PORTRAITS, Given, Values, clip_field, example_portrait, picture_field
+from mixtura_demos.live_portrait.fields import PORTRAITS, Given, Values, clip_field, example_portrait, picture_field
 from mixtura_demos.live_portrait.inputs import named
 from mixtura_demos.shared import jobs
 from mixtura_demos.shared.errors import shown
@@ -39,7 +39,7 @@ class Page:
         fields = {*self.given.components, self.detector, self.order, self.framing}
         jobs.run(self.start, self.find, fields, [self.gallery, self.table, self.told])
         self.example.click(
-            shown(lambda: ["picture", example_portrait()]), None, [self.given.kind, self.given.uploads["picture"]], **FILLING
+            shown(lambda: ["picture", example_portrait()]), None, [self.given.kind, self.given.uploads["picture"]], **jobs.QUICK
         )
 
     def find(self, values: Values, request: gr.Request) -> list[Any]:

@@ -11,12 +11,9 @@ import gradio as gr
 from mixtura_demos.live_portrait.inputs import Kind, as_uploaded, given
 from mixtura_demos.shared import examples
 from mixtura_demos.shared.errors import Refused
+from mixtura_demos.shared.jobs import QUICK
 
 PORTRAITS: dict[str, Kind] = {"picture": "picture", "clip": "clip"}
-QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-"""How events are wired that only move values about in the page."""
-FILLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-"""How events are wired that put files into the page: through the queue, for else a page below a path gets wrong addresses."""
 Values = dict[Any, Any]
 """What handlers get whose inputs are a set: component -> value."""
 
@@ -33,9 +30,7 @@ class Given:
             with gr.Group(visible=number == 0) as group:
                 self.uploads[word] = build()
             self.groups[word] = group
-        self.kind.change(
-            self.shown, self.kind, list(self.groups.values()), queue=False, show_progress="hidden", api_visibility="private"
-        )
+        self.kind.change(self.shown, self.kind, list(self.groups.values()), **QUICK)
 
     @property
     def components(self) -> set[Any]:

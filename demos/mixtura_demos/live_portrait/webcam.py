@@ -19,7 +19,7 @@ from PIL import Image
 
 from mixtura_demos.live_portrait import form
 from mixtura_demos.live_portrait.engines import loaded
-from mixtura_demos.live_portrait.fields import FILLING, QUICK, Values, example_portrait, picture_field
+from mixtura_demos.live_portrait.fields import Values, example_portrait, picture_field
 from mixtura_demos.live_portrait.inputs import as_seen, given, named
 from mixtura_demos.live_portrait.sitting import Sitting, sit
 from mixtura_demos.shared import jobs
@@ -132,8 +132,8 @@ class Page:
             concurrency_limit=2,
             api_visibility="private",
         )
-        self.restart.click(begin_anew, self.live, None, **QUICK)
-        self.example.click(shown(example_portrait), None, self.upload, **FILLING)
+        self.restart.click(begin_anew, self.live, None, **jobs.QUICK)
+        self.example.click(shown(example_portrait), None, self.upload, **jobs.QUICK)
 
     # -- handlers ------------------------------------------------------------------------------------------------
     def prepare(self, values: Values, request: gr.Request) -> list[Any]:

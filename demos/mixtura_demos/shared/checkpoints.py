@@ -17,6 +17,7 @@ import gradio as gr
 import yaml
 
 from mixtura_demos.shared.errors import Refused
+from mixtura_demos.shared.jobs import QUICK
 
 if TYPE_CHECKING:
     from mixtura.system import System
@@ -127,10 +128,10 @@ def picker(system: str, run: Path | None, label: str = "Weights") -> gr.Dropdown
             interactive=True,
         )
         refresh = gr.Button("Look again", scale=1, min_width=110, size="sm")
-    refresh.click(again, field, field, queue=False, show_progress="hidden", api_visibility="private")
+    refresh.click(again, field, field, **QUICK)
     block = gr.context.Context.root_block
     if block is not None:
-        block.load(look, None, field, queue=False, show_progress="hidden", api_visibility="private")
+        block.load(look, None, field, **QUICK)
     return field
 
 

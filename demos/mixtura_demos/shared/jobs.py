@@ -20,6 +20,9 @@ from gradio.events import Dependency
 
 from mixtura_demos.shared.errors import for_page
 
+QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+"""How events are wired that are no jobs: `button.click(handler, inputs, outputs, **QUICK)`, at once and without a sign."""
+
 
 class Stop(Exception):
     """This job was cancelled; raised by `tick`, caught by `run`."""

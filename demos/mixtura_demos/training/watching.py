@@ -18,6 +18,7 @@ EMPTY = (
     "the form under 'New run' writes such a CONFIG.</p>"
 )
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""By the queue, for without it gradio doesn't tell the page that a state changed."""
 
 
 def build_watching(run: Path | None) -> None:
