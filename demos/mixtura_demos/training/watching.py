@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def build_watching(run: Path | None) -> None:
     page = gr.HTML(
         "" if choices else EMPTY, css_template=REPORT_CSS, js_on_load=REPORT_SCRIPT, apply_default_css=False, elem_id="run-view"
     )
-    state = gr.State(())
+    wanted, drawn = gr.State(()), gr.State(())  # how far the runs were when a drawing was asked for, and when it was made
     timer = gr.Timer(FOLLOW_SECONDS, active=False)
 
     def refresh(ids: list[str], *asked: Any) -> tuple[Any, ...]:
@@ -63,10 +64,12 @@ def build_watching(run: Path | None) -> None:
             folders.state_of(places),
         )
 
-    def draw(ids: list[str], view: str, stage: str, source: str, curve: str | None) -> str:
+    def draw(ids: list[str], view: str, stage: str, source: str, curve: str | None) -> tuple[str, Any]:
         if not ids and not _offer(run):
-            return EMPTY
-        return views.render(folders.read(folders.chosen(ids, run)), view, stage, source, curve)
+            return EMPTY, ()
+        places = folders.chosen(ids, run)
+        state = folders.state_of(places)  # before they are read: what comes in between is drawn next time
+        return views.render(folders.read(places), view, stage, source, curve), state
 
     def look(ids: list[str]) -> Any:
         choices = _offer(run)
@@ -77,18 +80,19 @@ def build_watching(run: Path | None) -> None:
     def tick(ids: list[str], before: Any, *asked: Any) -> tuple[Any, ...]:
         if not ids or folders.state_of(folders.chosen(ids, run)) == before:
             return (gr.skip(),) * len(outputs)
-        return refresh(ids, *asked)
+        *offered, state = refresh(ids, *asked)
+        return *offered, (state, time.monotonic())  # asks anew, even if an earlier drawing of the same state came to nothing
 
     asked = [stage, source, curve]
-    outputs = [*asked, state]
+    outputs = [*asked, wanted]
     picker.change(shown(refresh), [picker, *asked], outputs, **QUIET)
     # one drawing at a time, the last word wins; a field that its user changes is else ignored while the page is drawn
-    wishes = [view.change, stage.input, source.input, curve.change, state.change]
-    gr.on(wishes, shown(draw), [picker, view, *asked], page, trigger_mode="always_last", **QUIET)
+    wishes = [view.change, stage.input, source.input, curve.change, wanted.change]
+    gr.on(wishes, shown(draw), [picker, view, *asked], [page, drawn], trigger_mode="always_last", **QUIET)
     curve.input(lambda: views.ONE_CURVE, None, view, trigger_mode="always_last", **QUIET)
     again.click(shown(look), picker, picker, **QUIET).then(shown(refresh), [picker, *asked], outputs, **QUIET)
     follow.change(lambda on: gr.Timer(active=on), follow, timer, **QUIET)
-    timer.tick(shown(tick), [picker, state, *asked], outputs, **QUIET)
+    timer.tick(shown(tick), [picker, drawn, *asked], outputs, **QUIET)
     block = gr.context.Context.root_block
     if block is not None:
         block.load(shown(look), picker, picker, **QUIET).then(shown(refresh), [picker, *asked], outputs, **QUIET)

@@ -54,7 +54,8 @@ def test_runs_are_read_by_stage_source_and_over_each_other(opened: Any) -> None:
     browser.screenshot(page, "training")
 
 
-def test_a_run_that_goes_on_is_followed(opened: Any, folder: Path) -> None:
+@pytest.mark.parametrize("refused", [False, True], ids=["drawn at once", "drawn at the second try"])
+def test_a_run_that_goes_on_is_followed(opened: Any, folder: Path, refused: bool) -> None:
     from playwright.sync_api import expect
 
     page = opened
@@ -64,10 +65,22 @@ def test_a_run_that_goes_on_is_followed(opened: Any, folder: Path) -> None:
     page.get_by_label("Problems").check()
     expect(page.locator("#run-view")).to_contain_text("Bad samples")
     page.get_by_label("Follow what is still running").check()
+    turned_away = []
+
+    def refuse_once(route: Any) -> None:
+        if turned_away or "Problems" not in json.loads(route.request.post_data)["data"]:  # no drawing
+            route.continue_()
+            return
+        turned_away.append(route.request.url)
+        route.fulfill(status=503, content_type="application/json", body='{"detail": "Queue is full."}')
+
+    if refused:
+        page.route("**/queue/join*", refuse_once)
     try:
         with log.open("a") as file:
             file.write(json.dumps({"kind": "bad", "step": 28, "source": "fast", "item": 7, "reason": "came just now"}) + "\n")
         expect(page.locator("#run-view")).to_contain_text("came just now")
+        assert len(turned_away) == refused
     finally:
         log.write_text(text)
 
