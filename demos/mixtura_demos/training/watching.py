@@ -45,7 +45,8 @@ def build_watching(run: Path | None) -> None:
         "" if choices else EMPTY, css_template=REPORT_CSS, js_on_load=REPORT_SCRIPT, apply_default_css=False, elem_id="run-view"
     )
     wanted, drawn = gr.State(()), gr.State(())  # how far the runs were when a drawing was asked for, and when it was made
-    timer = gr.Timer(FOLLOW_SECONDS, active=False)
+    # it always runs: an answer that gradio's stream missed as it closed comes with the next request, else never
+    timer = gr.Timer(FOLLOW_SECONDS)
 
     def refresh(ids: list[str], *asked: Any) -> tuple[Any, ...]:
         """What there is to choose from in the runs, and how far they are: when that changes, the page is drawn."""
@@ -77,8 +78,8 @@ def build_watching(run: Path | None) -> None:
         kept = [key for key in ids or [] if key in known]
         return gr.Dropdown(choices, value=kept or known[:1])
 
-    def tick(ids: list[str], before: Any, *asked: Any) -> tuple[Any, ...]:
-        if not ids or folders.state_of(folders.chosen(ids, run)) == before:
+    def tick(on: bool, ids: list[str], before: Any, *asked: Any) -> tuple[Any, ...]:
+        if not on or not ids or folders.state_of(folders.chosen(ids, run)) == before:
             return (gr.skip(),) * len(outputs)
         *offered, state = refresh(ids, *asked)
         return *offered, (state, time.monotonic())  # asks anew, even if an earlier drawing of the same state came to nothing
@@ -91,8 +92,7 @@ def build_watching(run: Path | None) -> None:
     gr.on(wishes, shown(draw), [picker, view, *asked], [page, drawn], trigger_mode="always_last", **QUIET)
     curve.input(lambda: views.ONE_CURVE, None, view, trigger_mode="always_last", **QUIET)
     again.click(shown(look), picker, picker, **QUIET).then(shown(refresh), [picker, *asked], outputs, **QUIET)
-    follow.change(lambda on: gr.Timer(active=on), follow, timer, **QUIET)
-    timer.tick(shown(tick), [picker, drawn, *asked], outputs, **QUIET)
+    timer.tick(shown(tick), [follow, picker, drawn, *asked], outputs, trigger_mode="multiple", **QUIET)
     block = gr.context.Context.root_block
     if block is not None:
         block.load(shown(look), picker, picker, **QUIET).then(shown(refresh), [picker, *asked], outputs, **QUIET)
