@@ -20,15 +20,17 @@ def make_accelerator(train: TrainSection) -> Accelerator:
     on_cpu = train.device == "cpu" or (train.device == "auto" and not torch.cuda.is_available())
     if train.precision == "fp16" and on_cpu:
         raise ConfigError("train.precision: fp16 needs a GPU; use bf16 or fp32 on the CPU")
-    if train.precision == "bf16" and on_cpu and not has_bf16():
-        warnings.warn("bf16 on a CPU without bf16 instructions is slower than fp32", stacklevel=2)
+    on_gpu = not on_cpu and torch.cuda.is_available()
+    has_fast_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else on_cpu and has_bf16()
+    if train.precision == "bf16" and on_cpu and not has_fast_bf16:
+        warnings.warn("bf16 on a CPU without bf16 instructions is slower than fp32; train.precision=auto chooses", stacklevel=2)
     if train.threads:
         torch.set_num_threads(train.threads)
     if train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
-    precision = {"fp32": "no"}.get(train.precision, train.precision)
+    precision = {"fp32": "no", "auto": "bf16" if has_fast_bf16 else "no"}.get(train.precision, train.precision)
     return Accelerator(mixed_precision=precision, cpu=on_cpu, gradient_accumulation_steps=1, kwargs_handlers=[ddp])
 
 

@@ -350,6 +350,7 @@ class Trainer:
                 "bad": self.bad,
                 "seen": self.seen,
                 "extra_samples": self.extra_samples,
+                "precision": self.accelerator.mixed_precision,
             }
             state = {**counters, "ema_updates": self.ema.updates if self.ema else 0, **self.stage.state_dict()}
             checkpoint.save(self.folder.path, self.step_now, tensors, state, self.config, self.folder.assets)
@@ -392,6 +393,9 @@ class Trainer:
         self.step_now, self.skips, self.bad = state["step"], state["skips"], state["bad"]
         self.seen, self.extra_samples = state["seen"], state["extra_samples"]
         self.say(f"going on from {self.restored.name}")
+        before, now = ({"no": "fp32"}.get(p, p) for p in (state.get("precision"), self.accelerator.mixed_precision))
+        if before not in (None, now):
+            self.say(f"in {now}; until now it was {before}: the rest will not be bit for bit what it would have been there")
         return state
 
     def _read_log(self) -> None:
