@@ -393,8 +393,10 @@ class Trainer:
         self.step_now, self.skips, self.bad = state["step"], state["skips"], state["bad"]
         self.seen, self.extra_samples = state["seen"], state["extra_samples"]
         self.say(f"going on from {self.restored.name}")
-        before, now = ({"no": "fp32"}.get(p, p) for p in (state.get("precision"), self.accelerator.mixed_precision))
-        if before not in (None, now):
+        now = self.accelerator.mixed_precision
+        before = state.get("precision", now)
+        if before != now:
+            before, now = ({"no": "fp32"}.get(name, name) for name in (before, now))
             self.say(f"in {now}; until now it was {before}: the rest will not be bit for bit what it would have been there")
         return state
 

@@ -147,7 +147,9 @@ class TrainSection(Section):
     """Where and how numbers are computed."""
 
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto | cpu | mps | cuda | cuda:N")
-    precision: Literal["fp32", "bf16", "fp16", "auto"] = Field("fp32", description="auto: bf16 where the device has it, else fp32")
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
+        "fp32", description="auto: bf16 where the device has it, else fp32"
+    )
     ema: EmaSection | None = Field(None, description="moving average of the weights; none when left out")
     gradient_checkpointing: bool = Field(False, description="less memory, more time")
     deterministic: bool = Field(False, description="torch's deterministic algorithms")

@@ -131,6 +131,11 @@ class LivePortraitConfig(SystemConfig):
     reader: tuple[int, ...] = Field(
         (16, 32, 48), min_length=1, description="channels of the network that reads how far eyes and lips are open (stage two)"
     )
+    openings: bool = Field(
+        False,
+        description="painted eyes and lips must be as far open as the driving frame's, as the reader reads them (term "
+        "`openings`); it must have learnt that in an earlier stage",
+    )
     patch: int | None = Field(None, ge=8, description="side of the eyes and lips that it sees; tiny 24, full 64")
     widest_ratio: float = Field(0.8, gt=0, description="stage two asks for openings from 0 to this (paper)")
     calibration: int = Field(32, ge=2, description="samples of all sources that batch norms are measured on in a new run")

@@ -16,11 +16,12 @@ from mixtura.rng import KeyedRng, SampleNoise
 from mixtura_live_portrait.config import EquivarianceConfig, PriorConfig, WingConfig
 from mixtura_live_portrait.faces import layouts
 from mixtura_live_portrait.losses import adversarial, geometry, regions
+from mixtura_live_portrait.losses.first import FirstStage
 from mixtura_live_portrait.losses.geometry import Warp
 from mixtura_live_portrait.losses.identity import ArcFace, load_arcface
 from mixtura_live_portrait.losses.terms import BASE, SMALL, terms_of, valid
 from mixtura_live_portrait.nets.discriminator import Judgement
-from tests.plugins.live_portrait.training_tools import config_of, faces, samples_of, system_of
+from tests.plugins.live_portrait.training_tools import config_of, context_of, faces, samples_of, system_of
 
 NAN = math.nan
 
@@ -215,12 +216,28 @@ def test_an_identity_network_is_known_by_its_names_and_frozen(weights: Path) -> 
 
 def test_the_same_face_has_no_identity_loss_and_another_has(weights: Path) -> None:
     system = system_of(identity={"type": "arcface", "weights": str(weights)})
-    from mixtura_live_portrait.losses.first import FirstStage
-    from tests.plugins.live_portrait.training_tools import context_of
-
     stage = FirstStage(system, system.collate(samples_of(2)), context_of([0, 1]), frozenset(system.terms))
     assert stage.estranged(stage.target).abs().max() < 1e-5
     assert stage.estranged(1 - stage.target).min() > 1e-4
+
+
+def test_painted_openings_are_compared_with_those_of_the_driving_frame() -> None:
+    system = system_of(openings=True)
+    batch: dict[str, Any] = system.collate(samples_of(3, blank=(2,)))
+    batch["ratios"][0, 1, 1] = NAN
+    stage = FirstStage(system, batch, context_of([0, 1, 2]), frozenset(terms_of(system.config, BASE)))
+    picture = stage.target.clone().requires_grad_()
+    off, known = stage.opened(picture), valid(system.config, batch)["openings"]
+    assert known.tolist() == [2, 3, 0]
+    ends = regions.corners(batch["guide"][:, 1], batch["boxes"][:, 1])
+    differences = (system.read(stage.target, ends) - batch["ratios"][:, 1]).abs()
+    torch.testing.assert_close(off, torch.stack([differences[0, [0, 2]].sum(), differences[1].sum(), torch.zeros(())]))
+    off.sum().backward()
+    assert picture.grad is not None
+    assert picture.grad.isfinite().all()
+    assert picture.grad.flatten(1).abs().sum(1).gt(0).tolist() == [True, True, False]
+    assert "openings" in system.terms
+    assert "openings" not in terms_of(config_of(), BASE)
 
 
 def test_other_files_are_no_identity_networks(tmp_path: Path) -> None:

@@ -102,6 +102,8 @@ class FirstStage:
         }
         for region in self.config.regions:
             found[name_in("perceptual", region)] = self.system.judge()(self.view("painted", region), self.view("real", region))
+        if "openings" in self.terms:
+            found["openings"] = self.opened(picture)
         if self.config.identity.type != "none":
             found["identity"] = self.estranged(picture)
         if any(term.startswith("gan") for term in self.terms):
@@ -141,6 +143,12 @@ class FirstStage:
         boxes = self.boxes[:, FACE]
         painted, real = (network(cut(one, boxes, network.side)) for one in (picture, self.target))
         return 1 - F.cosine_similarity(painted, real)
+
+    def opened(self, picture: Tensor) -> Tensor:
+        """By how much the openings of the painted frame, as the reader reads them, are off the driving frame's, summed (b,)."""
+        true, ends = self.batch["ratios"][:, 1], corners(self.batch["guide"][:, 1], self.batch["boxes"][:, 1])
+        off = (self.system.read(picture, ends) - true).abs()
+        return torch.where(readable(self.batch)[:, 1], off, 0.0).sum(1)
 
     def reading(self) -> Tensor:
         """The reader's absolute error of known ratios on source and driving frame, summed over them (b,).

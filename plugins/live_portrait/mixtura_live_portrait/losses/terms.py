@@ -62,6 +62,7 @@ def _painting(config: LivePortraitConfig) -> list[str]:
     """Terms of painted pictures without the players' own."""
     names = [name_in("image", region) for region in pixels(config)]
     names += [name_in("perceptual", region) for region in config.regions]
+    names += ["openings"] if config.openings else []
     return names + (["identity"] if config.identity.type != "none" else [])
 
 
@@ -90,7 +91,7 @@ def valid(config: LivePortraitConfig, batch: dict[str, Any]) -> dict[str, Tensor
     for term in ("image", "perceptual", "gan", "features", "critic"):
         found[term] = ones
         found |= {f"{term}_{region}": boxes[:, 1, place] for region, place in PARTS.items()}
-    found["ratios"] = readable(batch).sum((1, 2))
+    found["ratios"], found["openings"] = readable(batch).sum((1, 2)), readable(batch)[:, 1].sum(1)
     found["stitching"] = found["stitching_size"] = batch["has_other"] & boxes[:, 0, FACE]
     seen = readable(batch)[:, 0]
     eyes, lips = seen[:, :2].all(-1) & boxes[:, 0, EYES], seen[:, 2]
