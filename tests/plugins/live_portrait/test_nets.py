@@ -143,6 +143,17 @@ def test_an_untrained_warp_takes_each_place_along_with_the_keypoint_beside_it() 
     torch.testing.assert_close(flow[y, x], (source - driving)[0], atol=0.1, rtol=0)
 
 
+def test_before_training_all_is_visible_and_that_can_be_learnt() -> None:
+    networks = Networks(TINY)
+    count = TINY.keypoints
+    warped = networks.warping(networks.appearance(torch.rand(1, 3, 64, 64)), points(1, count, 1), points(1, count, 2))
+    torch.testing.assert_close(warped.occlusion, torch.full_like(warped.occlusion, 3.0).sigmoid())
+    warped.out.square().sum().backward()
+    weight = networks.warping.dense_motion_network.occlusion.weight
+    assert weight.grad is not None
+    assert weight.grad.abs().max() > 0
+
+
 def test_the_decoder_meets_each_level_of_the_encoder() -> None:
     widths = [5, 8, 16]
     levels = Encoder(widths)(torch.randn(1, 5, 3, 8, 8))

@@ -25,6 +25,8 @@ VARIANCE = 0.01
 """Of the heat that a keypoint gives off; see `variance`."""
 TOLD, UNTOLD, STILL = 10.0, 0.1, 5.0
 """In an untrained mask: what a flow's own heat weighs, by how much less than usual all else does, and what the background has."""
+VISIBLE = 3.0
+"""What an untrained occlusion says of every place, before its sigmoid: 0.95."""
 
 
 class DenseMotion(NamedTuple):
@@ -115,8 +117,12 @@ class DenseMotionNetwork(nn.Module):
     def begin(self, flows: int) -> None:
         """Each flow is chosen first where its keypoint's heat is: a random mask bends nothing sensibly, and then none learns to.
 
-        The hourglass hands the heat through, the mask takes its blurred height, and everything else counts little at first.
+        The hourglass hands the heat through, the mask takes its blurred height, and everything else counts little at first. All is
+        visible, by a bias alone: random filters of so many inputs are soon at the flat end of the sigmoid, and stay there.
         """
+        self.occlusion.weight.zero_()
+        assert self.occlusion.bias is not None
+        self.occlusion.bias.fill_(VISIBLE)
         end = self.hourglass.decoder
         heats = range(end.out_filters - flows * (self.compress.out_channels + 1), end.out_filters, self.compress.out_channels + 1)
         blur = [torch.exp(-0.5 * (torch.arange(7) - 3.0).square() / spread**2) for spread in (2.0, 0.7, 0.7)]
