@@ -117,8 +117,8 @@ class DenseMotionNetwork(nn.Module):
     def begin(self, flows: int) -> None:
         """Each flow is chosen first where its keypoint's heat is: a random mask bends nothing sensibly, and then none learns to.
 
-        The hourglass hands the heat through, the mask takes its blurred height, and everything else counts little at first. All is
-        visible, by a bias alone: random filters of so many inputs are soon at the flat end of the sigmoid, and stay there.
+        The hourglass hands the heat through, the mask takes its blurred height, and everything else counts little at first.
+        All is visible, by a bias alone: random filters of so many inputs soon reach the flat end of the sigmoid, and stay there.
         """
         self.occlusion.weight.zero_()
         assert self.occlusion.bias is not None
