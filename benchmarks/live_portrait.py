@@ -144,17 +144,18 @@ def take_turns(
     return seconds
 
 
-def inputs(batch: int) -> dict[str, Tensor]:
-    """Images, a volume and keypoints."""
+def inputs(batch: int, sizes: Sizes | None = None) -> dict[str, Tensor]:
+    """Images and driving keypoints of a batch; a volume and keypoints of one source."""
+    sizes = sizes or Sizes()
 
     def made(name: str, *shape: int, **bounds: float) -> Tensor:
         return torch.from_numpy(FILL["make_input"](f"live_portrait/{name}", shape, **bounds))
 
     return {
-        "image": made("image", batch, 3, 256, 256, low=0, high=1),
-        "driving": made("kp_driving", batch, 21, 3, low=-0.8, high=0.8),
-        "source": made("kp_source", 1, 21, 3, low=-0.8, high=0.8),
-        "volume": made("feature", 1, *Sizes().volume),
+        "image": made("image", batch, 3, sizes.image, sizes.image, low=0, high=1),
+        "driving": made("kp_driving", batch, sizes.keypoints, 3, low=-0.8, high=0.8),
+        "source": made("kp_source", 1, sizes.keypoints, 3, low=-0.8, high=0.8),
+        "volume": made("feature", 1, *sizes.volume),
     }
 
 

@@ -21,32 +21,18 @@ from typing import Any
 
 import torch
 from common import keep, middle, say
-from live_portrait import FILL, filled, official
+from live_portrait import filled, inputs, official
 from torch import Tensor
 
 from mixtura_live_portrait.fast import has_bfloat16, ready
 from mixtura_live_portrait.nets import Networks
-from mixtura_live_portrait.nets.sizes import TINY, Sizes
+from mixtura_live_portrait.nets.sizes import TINY
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 EXACT = "ours, float32"
 WARM = 3
 """Runs of each contender that aren't counted."""
 Frame = Callable[[], Tensor]
-
-
-def inputs(sizes: Sizes, batch: int) -> dict[str, Tensor]:
-    """Driving pictures and keypoints of a batch; keypoints and volume of one source."""
-
-    def made(name: str, *shape: int, **bounds: float) -> Tensor:
-        return torch.from_numpy(FILL["make_input"](f"live_portrait/{name}", shape, **bounds)).to(DEVICE)
-
-    return {
-        "image": made("image", batch, 3, sizes.image, sizes.image, low=0, high=1),
-        "driving": made("kp_driving", batch, sizes.keypoints, 3, low=-0.8, high=0.8),
-        "source": made("kp_source", 1, sizes.keypoints, 3, low=-0.8, high=0.8),
-        "volume": made("feature", 1, *sizes.volume),
-    }
 
 
 def ours(networks: Networks, given: Mapping[str, Tensor], **settings: Any) -> Frame:
@@ -151,7 +137,7 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     say("| batch | method | ms a frame | frames a second | MiB | PSNR, dB |\n| ---: | --- | ---: | ---: | ---: | ---: |")
     for batch in chosen.batches:
-        given = inputs(networks.sizes, batch)
+        given = {name: tensor.to(DEVICE) for name, tensor in inputs(batch, networks.sizes).items()}
         contenders = contenders_of(networks, given, chosen.peer.resolve() if chosen.peer else None, chosen.compile)
         for name, figures in measured(contenders, chosen.repeats).items():
             each = figures["ms"] / batch

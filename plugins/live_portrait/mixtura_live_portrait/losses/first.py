@@ -146,20 +146,26 @@ class FirstStage:
 
     def opened(self, picture: Tensor) -> Tensor:
         """By how much the openings of the painted frame, as the reader reads them, are off the driving frame's, summed (b,)."""
-        true, ends = self.batch["ratios"][:, 1], corners(self.batch["guide"][:, 1], self.batch["boxes"][:, 1])
-        off = (self.system.read(picture, ends) - true).abs()
-        return torch.where(readable(self.batch)[:, 1], off, 0.0).sum(1)
+        return self._misread(picture, 1).sum(1)
 
     def reading(self) -> Tensor:
         """The reader's absolute error of known ratios on source and driving frame, summed over them (b,).
 
         Patches are a little out of place, as those of painted frames will be.
         """
-        true = self.batch["ratios"]
-        off = []
-        for frame, (name, pictures) in enumerate((("source", self.source), ("driving", self.seen))):
-            ends = corners(self.batch["guide"][:, frame], self.batch["boxes"][:, frame])
-            length = (ends[:, :, 1] - ends[:, :, 0]).norm(dim=-1)[..., None, None]
-            slip = SLIP * length * (2 * self.ctx.noise.uniform(f"slip {name}", 3, 1, 2) - 1)
-            off.append((self.system.read(pictures, ends + slip) - true[:, frame]).abs())
-        return torch.where(readable(self.batch), torch.stack(off, 1), 0.0).sum((1, 2))
+        named = (("source", self.source), ("driving", self.seen))
+        off = [
+            self._misread(pictures, frame, SLIP * (2 * self.ctx.noise.uniform(f"slip {name}", 3, 1, 2) - 1))
+            for frame, (name, pictures) in enumerate(named)
+        ]
+        return torch.stack(off, 1).sum((1, 2))
+
+    def _misread(self, pictures: Tensor, frame: int, slip: Tensor | float = 0.0) -> Tensor:
+        """How far off a frame's ratios what the reader reads in pictures of it is, 0 where they are unknown (b, 3).
+
+        `slip` moves the patches, in lengths of what they show.
+        """
+        ends = corners(self.batch["guide"][:, frame], self.batch["boxes"][:, frame])
+        length = (ends[:, :, 1] - ends[:, :, 0]).norm(dim=-1)[..., None, None]
+        off = (self.system.read(pictures, ends + slip * length) - self.batch["ratios"][:, frame]).abs()
+        return torch.where(readable(self.batch)[:, frame], off, 0.0)

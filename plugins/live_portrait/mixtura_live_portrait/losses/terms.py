@@ -91,9 +91,9 @@ def valid(config: LivePortraitConfig, batch: dict[str, Any]) -> dict[str, Tensor
     for term in ("image", "perceptual", "gan", "features", "critic"):
         found[term] = ones
         found |= {f"{term}_{region}": boxes[:, 1, place] for region, place in PARTS.items()}
-    found["ratios"], found["openings"] = readable(batch).sum((1, 2)), readable(batch)[:, 1].sum(1)
+    seen, painted = readable(batch).unbind(1)
+    found["ratios"], found["openings"] = seen.sum(1) + painted.sum(1), painted.sum(1)
     found["stitching"] = found["stitching_size"] = batch["has_other"] & boxes[:, 0, FACE]
-    seen = readable(batch)[:, 0]
     eyes, lips = seen[:, :2].all(-1) & boxes[:, 0, EYES], seen[:, 2]
     for part, is_known in (("eyes", eyes), ("lips", lips)):
         found |= dict.fromkeys((part, f"{part}_ratio", f"{part}_size"), is_known)
