@@ -136,6 +136,13 @@ class LivePortraitConfig(SystemConfig):
         description="painted eyes and lips must be as far open as the driving frame's, as the reader reads them (term "
         "`openings`); it must have learnt that in an earlier stage",
     )
+    teacher_forcing: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of samples that are painted with guided keypoints where landmarks are, not where M sees them: W and G "
+        "learn what small moves, as of lids, look like while M's errors are larger than these",
+    )
     patch: int | None = Field(None, ge=8, description="side of the eyes and lips that it sees; tiny 24, full 64")
     widest_ratio: float = Field(0.8, gt=0, description="stage two asks for openings from 0 to this (paper)")
     calibration: int = Field(32, ge=2, description="samples of all sources that batch norms are measured on in a new run")

@@ -171,6 +171,32 @@ def test_gaps_are_those_of_lids_and_lips_wherever_the_head_is() -> None:
     assert geometry.gaps(x[:, :, :3], landmarks)[1].item() == 0
 
 
+def test_keypoints_can_be_placed_where_landmarks_are() -> None:
+    torch.manual_seed(0)
+    x, landmarks = torch.rand(2, 12, 3, requires_grad=True), torch.rand(2, 10, 2)
+    landmarks[0, 6] = NAN
+    placed, known = geometry.placed(x, landmarks, torch.tensor([True, False])), [0, 1, 2, 3, 4, 5, 7, 8, 9]
+    assert torch.equal(placed[0, known, :2], landmarks[0, known])
+    assert torch.equal(placed[0, [6, 10, 11]], x[0, [6, 10, 11]])
+    assert torch.equal(placed[..., 2], x[..., 2])
+    assert torch.equal(placed[1], x[1])
+    placed.sum().backward()
+    assert x.grad is not None
+    assert x.grad[0, known, :2].eq(0).all()
+    assert x.grad.sum() == x.numel() - 2 * len(known)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_teacher_forcing_paints_with_landmarks(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    system = system_of(teacher_forcing=share)
+    batch: dict[str, Any] = system.collate(samples_of(2))
+    seen: list[Tensor] = []
+    monkeypatch.setattr(system, "paint", lambda volume, *keypoints: seen.extend(keypoints) or system.pictures(batch["source"]))
+    stage = FirstStage(system, batch, context_of([0, 1]), frozenset(system.terms))
+    stage.painted(stage.looked())
+    assert torch.equal(torch.stack(seen, 1)[:, :, :10, :2], batch["guide"]) == (share == 1.0)
+
+
 def test_unknown_labels_leave_no_trace_in_gradients() -> None:
     x = torch.zeros(1, 2, 3, 3, requires_grad=True)
     totals = geometry.guide(x, torch.full((1, 2, 2, 2), NAN), WingConfig())[0]
@@ -238,6 +264,24 @@ def test_painted_openings_are_compared_with_those_of_the_driving_frame() -> None
     assert picture.grad.flatten(1).abs().sum(1).gt(0).tolist() == [True, True, False]
     assert "openings" in system.terms
     assert "openings" not in terms_of(config_of(), BASE)
+
+
+def test_the_reader_learns_on_soft_and_grainy_frames() -> None:
+    system = system_of()
+    batch: dict[str, Any] = system.collate(samples_of(8))
+    stage = FirstStage(system, batch, context_of(list(range(8))), frozenset(system.terms))
+    lines = (torch.arange(stage.source.shape[-1]) % 2).float().expand_as(stage.source)  # of one pixel
+    worn = stage.worn("source", lines)
+    assert torch.equal(worn, stage.worn("source", lines))
+    contrast = (worn[..., 1::2] - worn[..., ::2]).mean((1, 2, 3))
+    assert contrast.min() > 0
+    assert contrast.min() < 0.4
+    assert contrast.max() > 0.6
+    grain = worn[..., 4:-4:2].std((1, 2, 3))
+    assert grain.min() < 0.04
+    assert 0.05 < grain.max() < 0.12
+    alone = FirstStage(system, {k: v[3:4] for k, v in batch.items()}, context_of([3]), frozenset(system.terms))
+    torch.testing.assert_close(alone.worn("source", lines[3:4]), worn[3:4])
 
 
 def test_other_files_are_no_identity_networks(tmp_path: Path) -> None:

@@ -29,6 +29,12 @@ SLIP = 0.15
 """How far out of place, in lengths of an eye or of the lips, the reader's patches are at most."""
 
 
+SOFT = 5
+"""Pixels along a side that the softest frames average for the reader."""
+GRAIN = 0.1
+"""Standard deviation of the noise in the grainiest ones."""
+
+
 class Looked(NamedTuple):
     """Motions of source, driving and warped driving, the canonical keypoints of all being the source's."""
 
@@ -75,8 +81,11 @@ class FirstStage:
 
     def painted(self, looked: Looked) -> Tensor:
         """The driving frame, painted from the source."""
-        volume = self.system.volume(self.source)
-        return self.system.paint(volume, looked.source.keypoints(), looked.driving.keypoints())
+        x_s, x_d = looked.source.keypoints(), looked.driving.keypoints()
+        if self.config.teacher_forcing:
+            chosen = self.ctx.noise.uniform("teacher forcing") < self.config.teacher_forcing
+            x_s, x_d = (geometry.placed(x, self.batch["guide"][:, frame], chosen) for frame, x in enumerate((x_s, x_d)))
+        return self.system.paint(self.system.volume(self.source), x_s, x_d)
 
     def keypoints(self, made: Looked) -> Totals:
         """Terms that look at keypoints and poses."""
@@ -151,14 +160,22 @@ class FirstStage:
     def reading(self) -> Tensor:
         """The reader's absolute error of known ratios on source and driving frame, summed over them (b,).
 
-        Patches are a little out of place, as those of painted frames will be.
+        Frames are softened and grainy by chance, and patches a little out of place, as those of painted frames will be. A reader
+        that only saw sharp ones has no use for what is half painted, and its gradients none for the painter.
         """
         named = (("source", self.source), ("driving", self.seen))
         off = [
-            self._misread(pictures, frame, SLIP * (2 * self.ctx.noise.uniform(f"slip {name}", 3, 1, 2) - 1))
+            self._misread(self.worn(name, pictures), frame, SLIP * (2 * self.ctx.noise.uniform(f"slip {name}", 3, 1, 2) - 1))
             for frame, (name, pictures) in enumerate(named)
         ]
         return torch.stack(off, 1).sum((1, 2))
+
+    def worn(self, name: str, pictures: Tensor) -> Tensor:
+        """Pictures softer and grainier by chance, one more than another."""
+        soft, grain = (self.ctx.noise.uniform(f"{what} {name}", 1, 1, 1) for what in ("softness", "grain"))
+        softest = F.avg_pool2d(F.pad(pictures, (SOFT // 2,) * 4, mode="replicate"), SOFT, 1)
+        noise = self.ctx.noise.normal(f"noise {name}", *pictures.shape[1:])
+        return torch.lerp(pictures, softest, soft) + GRAIN * grain * noise
 
     def _misread(self, pictures: Tensor, frame: int, slip: Tensor | float = 0.0) -> Tensor:
         """How far off a frame's ratios what the reader reads in pictures of it is, 0 where they are unknown (b, 3).
