@@ -141,7 +141,7 @@ class LivePortraitConfig(SystemConfig):
         ge=0,
         le=1,
         description="share of samples that are painted with guided keypoints where landmarks are, not where M sees them: W and G "
-        "learn what small moves, as of lids, look like while M's errors are larger than these",
+        "learn what small moves, as of lids, look like while M's errors are as large",
     )
     patch: int | None = Field(None, ge=8, description="side of the eyes and lips that it sees; tiny 24, full 64")
     widest_ratio: float = Field(0.8, gt=0, description="stage two asks for openings from 0 to this (paper)")

@@ -27,8 +27,6 @@ Totals = dict[str, Tensor]
 """Term -> sum of each sample (b,)."""
 SLIP = 0.15
 """How far out of place, in lengths of an eye or of the lips, the reader's patches are at most."""
-
-
 SOFT = 5
 """Pixels along a side that the softest frames average for the reader."""
 GRAIN = 0.1
