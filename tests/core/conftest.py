@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from mixtura.config import RunConfig, load
+from mixtura.plugins import registry
+from tests.core.config_tools import MINI
 
 TOY: dict[str, Any] = {
     "system": {"type": "toy", "hidden": 16, "dropout": 0.1, "noise": 0.1},
@@ -65,3 +67,22 @@ def in_process(code: str, cwd: Path, *args: str, wait: bool = True, **env: str) 
 def process() -> Callable[..., Any]:
     """`in_process` as a fixture."""
     return in_process
+
+
+@pytest.fixture(scope="module")
+def mini_plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The plugin of `config_tools` can be found."""
+    folder = tmp_path_factory.mktemp("mini")
+    (folder / "mini_config_plugin.py").write_text(MINI)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        patch.setenv("MIXTURA_PLUGINS", "mini_config_plugin:plugin")
+        registry.cache_clear()
+        yield
+    registry.cache_clear()
+
+
+@pytest.fixture
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test runs in a folder of its own."""
+    monkeypatch.chdir(tmp_path)

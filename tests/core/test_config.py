@@ -2,113 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from mixtura.config import Loaded, dump, load, loads, merged
-from mixtura.config.schema import RunConfig
-from mixtura.config.show import annotated, difference, origins_in
+from mixtura.config import load, loads, merged
 from mixtura.errors import ConfigError
-from mixtura.plugins import registry
-from tests.core.strategies import SCALARS, WORDS
+from tests.core.config_tools import GOOD, good, put
 
-MINI = """
-from typing import Any, Literal
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from mixtura.plugins import Plugin
-
-class Inner(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    heads: int = 2
-
-class Base(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    type: str
-
-class Net(Base):
-    size: Literal["tiny", "full"] = "tiny"
-    width: int = Field(8, ge=1)
-    rate: float = 0.5
-    label: str = ""
-    dims: tuple[int, int] = (1, 2)
-    inner: Inner = Inner()
-    options: dict[str, Any] = {}
-    @model_validator(mode="after")
-    def _even(self):
-        if self.width == 13:
-            raise ValueError("width 13 brings bad luck")
-        return self
-    @model_validator(mode="before")
-    @classmethod
-    def _fails(cls, data):
-        if data.get("label") == "boom":
-            raise KeyError("boom")
-        return data
-
-class Other(Base):
-    depth: int = 1
-class Files(Base):
-    path: str
-class Score(Base):
-    name: str | None = None
-    every: int | None = None
-
-class System: Config = Net
-class OtherSystem: Config = Other
-class Source: Config = Files
-class Made: Config = Other
-class Evaluator: Config = Score
-class NoConfig: pass
-
-plugin = Plugin(
-    name="mini",
-    systems={f"{n}": f"mini_config_plugin:{c}" for n, c in (("net", "System"), ("other", "OtherSystem"), ("bare", "NoConfig"))},
-    sources={"files": "mini_config_plugin:Source", "made": "mini_config_plugin:Made"},
-    generators={"made": "mini_config_plugin:Made"}, evaluators={"score": "mini_config_plugin:Evaluator"},
-)
-"""
-
-GOOD = """
-system: {type: net, width: 16}
-run: {name: first, seed: 17}
-sources:
-  robot: {type: files, path: data/robot}
-  qa: {type: files, path: data/qa}
-optim: {lr: 1e-4, betas: [0.9, 0.99], groups: [{match: "body.*", lr_scale: 0.1}]}
-stages:
-  - {name: warm, steps: 100, mixture: {robot: 1}}
-  - {name: main, steps: 300, mixture: {robot: 3, qa: 1}, optim: {lr: 2e-4}}
-evaluate: [{type: score, every: 50}]
-"""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _mini(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    folder = tmp_path_factory.mktemp("mini")
-    (folder / "mini_config_plugin.py").write_text(MINI)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder))
-        patch.setenv("MIXTURA_PLUGINS", "mini_config_plugin:plugin")
-        registry.cache_clear()
-        yield
-    registry.cache_clear()
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def put(name: str, text: str) -> Path:
-    path = Path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
+pytestmark = pytest.mark.usefixtures("mini_plugin", "empty_folder")
 
 
 def errors(text: str, *tokens: str) -> list[str]:
@@ -122,10 +22,6 @@ def changed(old: str, new: str, *tokens: str) -> list[str]:
     """Errors of the good configuration with one change."""
     assert old in GOOD
     return errors(GOOD.replace(old, new), *tokens)
-
-
-def good(*tokens: str) -> RunConfig:
-    return loads(GOOD, tokens).config
 
 
 # -- YAML ----------------------------------------------------------------------------------------------------
@@ -369,91 +265,3 @@ def test_a_reference_that_leads_nowhere_is_told_once(token: str, expected: str) 
     found = errors(GOOD, token)
     assert len(found) == 1
     assert expected in found[0]
-
-
-# -- written and read back ---------------------------------------------------------------------------------------
-
-
-def test_a_dumped_configuration_loads_back_equal() -> None:
-    config = good("run.dir=$${x}", "system.label='on'", "train.ema={decay: 0.9}")
-    assert load(put("saved.yaml", dump(config))).config == config
-
-
-def test_infinity_in_a_free_setting_is_not_lost() -> None:
-    config = good("system.options={limits: [.inf, -.inf, {top: .inf}], none: null}")
-    assert loads(dump(config)).config == config
-
-
-def test_a_run_folder_stands_for_its_configuration() -> None:
-    put("runs/r/config.yaml", GOOD)
-    assert load("runs/r").config.run.name == "first"
-
-
-@given(
-    label=WORDS,
-    rate=st.floats(allow_nan=False),
-    options=st.dictionaries(WORDS, SCALARS | st.lists(SCALARS, max_size=3), max_size=3),
-    lr=st.floats(1e-300, 1e300),
-    seed=st.integers(0, 2**62),
-    weights=st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=2),
-)
-@settings(max_examples=60, deadline=None)
-def test_any_configuration_survives_dump_and_load(
-    label: str, rate: float, options: dict[str, Any], lr: float, seed: int, weights: list[float]
-) -> None:
-    first = good()
-    stage = first.stages[0].model_copy(update={"mixture": dict(zip(("robot", "qa"), weights, strict=True))})
-    updates: dict[str, Any] = {"system": first.system.model_copy(update={"label": label, "rate": rate, "options": options})}
-    updates["run"] = first.run.model_copy(update={"seed": seed})
-    updates["optim"] = first.optim.model_copy(update={"lr": lr})
-    config = first.model_copy(update={**updates, "stages": (stage, *first.stages[1:])})
-    assert loads(dump(config)).config == config
-
-
-# -- shown to people ---------------------------------------------------------------------------------------------
-
-
-def shown() -> Loaded:
-    put("b.yaml", "log: {every: 5}\n")
-    return load(put("c.yaml", "base: b.yaml\n" + GOOD), ["run.seed=4", "log.to=[jsonl]", "system.label='a\n\n  b'"])
-
-
-def test_the_annotated_configuration_tells_origins_and_loads_back_equal() -> None:
-    loaded = shown()
-    text = annotated(loaded)
-    comments = {line.split(":")[0].strip("- "): line.partition("  # ")[2] for line in text.splitlines() if "  # " in line}
-    assert comments["seed"] == "command line 'run.seed=4'"
-    assert comments["eps"] == "default"
-    assert "every: 5" in text
-    assert "# b.yaml:1" in text
-    assert loads(text).config == loaded.config
-
-
-def test_origins_are_read_back_from_an_annotated_configuration() -> None:
-    found = origins_in(annotated(loads(GOOD, ["run.seed=4", "system.options={a: [[1], [2]], b: 'x  # y'}"], name="c.yaml")))
-    assert found[("run", "seed")] == (4, "command line 'run.seed=4'")
-    assert found[("optim", "lr")] == (1e-4, "c.yaml:" + str(1 + GOOD[: GOOD.index("lr:")].count("\n")))
-    assert found[("optim", "eps")] == (1e-8, "default")
-    assert found[("system", "options", "a")][0] == [[1], [2]]
-    assert found[("system", "options", "b")][0] == "x  # y"
-    assert ("stages", 0, "steps") in found
-
-
-def test_a_configuration_without_comments_tells_no_origins() -> None:
-    assert origins_in(dump(good())) == {}
-
-
-def test_a_difference_names_paths_and_both_values() -> None:
-    assert difference(good(), good("optim.lr=1", "stages[warm].mixture.qa=2")) == [
-        "optim.lr: 0.0001 -> 1.0",
-        "stages[0].mixture.qa: (absent) -> 2.0",
-    ]
-
-
-def test_stage_and_player_settings_go_over_those_of_the_run() -> None:
-    config = good("optim.players={critic: {lr: 5e-4, clip: 0}}", "stages[warm].schedule={warmup: 3}")
-    assert config.optim_for(config.stages[0], "critic").lr == 5e-4
-    assert config.optim_for(config.stages[1], "critic").lr == 2e-4
-    assert config.optim_for(config.stages[1], "critic").clip == 0
-    assert config.schedule_for(config.stages[0]).warmup == 3
-    assert config.steps == 400
