@@ -54,8 +54,9 @@ class StepContext:
     `step` counts from 0 over the whole run, `stage_step` within the stage. `noise` draws per-sample random
     tensors; `rng` is for anything else. `source_ids` (B,) int64 indexes `sources` (names, sorted).
     `sample_weight` (B,) holds the mixer's loss weights, or None when all are 1: multiply per-sample totals by it,
-    never the counts. `player` is the player whose terms are wanted; "" asks for all (evaluation). `kept` belongs to one
-    micro-batch and one step: what a player leaves in it the next one finds, as the images that a generator painted.
+    never the counts. `player` is the player whose terms are wanted; "" asks for all (evaluation). `weights` are the stage's
+    `loss:`; see `wants`. `kept` belongs to one micro-batch and one step: what a player leaves in it the next one finds, as the
+    images that a generator painted.
     """
 
     step: int
@@ -70,6 +71,14 @@ class StepContext:
     player: str = "main"
     training: bool = True
     kept: dict[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    def wants(self, term: str, player: str = "main") -> bool:
+        """Whether a player's term is asked for: it is the player's turn, and the stage gives the term a weight above 0.
+
+        A system may leave terms that aren't wanted out of `losses`, and what only they need uncomputed.
+        """
+        return self.player in ("", player) and self.weights.get(term, 1.0) > 0
 
 
 class SystemConfig(BaseModel):

@@ -228,7 +228,9 @@ class Trainer:
         weights = data.plan.loss_weights
         weight = None if weights is None else torch.as_tensor(weights, dtype=torch.float32, device=self.device)[micro.source_ids]
         place = (self.step_now, stage.section.name, stage.done, stage.steps)
-        return StepContext(*place, rng, noise, micro.source_ids, stage.names, weight, player, kept=kept)
+        return StepContext(
+            *place, rng, noise, micro.source_ids, stage.names, weight, player, kept=kept, weights=stage.section.loss
+        )
 
     def _on_device(self, micro: Micro) -> Micro:
         batch = sharding.to_device(micro.batch, self.device)
@@ -351,6 +353,7 @@ class Trainer:
                 "seen": self.seen,
                 "extra_samples": self.extra_samples,
                 "precision": self.accelerator.mixed_precision,
+                "finished": [[stage.name, stage.steps] for stage in self.config.stages[: self.stage.number]],
             }
             state = {**counters, "ema_updates": self.ema.updates if self.ema else 0, **self.stage.state_dict()}
             checkpoint.save(self.folder.path, self.step_now, tensors, state, self.config, self.folder.assets)
@@ -384,6 +387,7 @@ class Trainer:
         self._read_log()
         checkpoint.verify(self.restored)
         state: dict[str, Any] = json.loads((self.restored / "trainer.json").read_text())
+        self._check_finished(state.get("finished", []))
         checkpoint.load_weights(self.system, checkpoint.tensors(self.restored, "model"), str(self.restored))
         if self.ema:
             saved = checkpoint.tensors(self.restored, "ema")
@@ -399,6 +403,17 @@ class Trainer:
             before, now = ({"no": "fp32"}.get(name, name) for name in (before, now))
             self.say(f"in {now}; until now it was {before}: the rest will not be bit for bit what it would have been there")
         return state
+
+    def _check_finished(self, finished: list[list[Any]]) -> None:
+        """Refuse other stages, or stages of other lengths, before the one that the run stands in."""
+        for number, (name, steps) in enumerate(finished):
+            now = self.config.stages[number] if number < len(self.config.stages) else None
+            if now is None or (now.name, now.steps) != (name, steps):
+                found = f"'{now.name}' with {now.steps}" if now else "missing"
+                raise CheckpointError(
+                    f"{self.restored}: stages.{number} is done as '{name}' with {steps} steps, and now it is {found}; give it "
+                    f"back (stages to come may change), or start another run: run.name, and init_from: {self.restored}"
+                )
 
     def _read_log(self) -> None:
         """What was measured already is not measured again; TensorBoard files can't be cut back, so they are written anew."""

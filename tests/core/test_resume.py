@@ -168,6 +168,16 @@ def test_changed_sources_are_refused_by_name(toy: Callable[..., Any], tmp_path: 
         train(changed, resume=True, root=tmp_path)
 
 
+def test_finished_stages_keep_their_length_and_later_ones_may_change(toy: Callable[..., Any], tmp_path: Path) -> None:
+    one, two = ({**stage, "steps": 6} for stage in STAGES)
+    train(toy(stages=[one, two]), root=tmp_path)
+    for stages, found in (([{**one, "steps": 5}, two], "'one' with 5"), ([{**one, "name": "1"}, two], "'1' with 6")):
+        with pytest.raises(CheckpointError, match=f"stages.0 is done as 'one' with 6 steps, and now it is {found}; give it back"):
+            train(toy(stages=stages), resume=True, root=tmp_path)
+    assert train(toy(stages=[one, {**two, "steps": 8}]), resume=True, root=tmp_path) == 0
+    assert (tmp_path / "runs/toy/step-000014").exists()
+
+
 def test_a_full_disk_leaves_the_last_checkpoint(toy: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 

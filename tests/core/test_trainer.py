@@ -129,6 +129,25 @@ def test_players_share_what_they_keep_of_a_micro_batch_for_one_step(
         assert kept == ({} if player == "generator" else {"generator": (step, place)})
 
 
+def test_a_system_learns_which_terms_weigh_nothing(
+    toy: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mixtura.testing import ToySystem
+
+    real, seen = ToySystem.losses, []
+
+    def losses(self: Any, batch: Any, ctx: Any) -> Any:
+        wanted = {term for term in ("value", "sign") if ctx.wants(term)}
+        seen.append((ctx.stage, wanted, ctx.wants("value", "another player")))
+        return {name: term for name, term in real(self, batch, ctx).items() if name in wanted}
+
+    monkeypatch.setattr(ToySystem, "losses", losses)
+    weights = {"both": {"value": 2.0}, "one": {"sign": 0.0}}
+    stages = [{"name": name, "steps": 2, "mixture": {"curves": 1}, "loss": loss} for name, loss in weights.items()]
+    train(toy(stages=stages), root=tmp_path)
+    assert seen == [("both", {"value", "sign"}, False)] * 2 + [("one", {"value"}, False)] * 2
+
+
 def test_a_step_starts_once_however_it_is_split(toy: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mixtura.testing import ToySystem
 
