@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from mixtura.errors import ConfigError
 from mixtura.metrics.perceptual import PerceptualConfig
 from mixtura.system import SystemConfig
+from mixtura_live_portrait.faces.layouts import GUIDES
 from mixtura_live_portrait.nets.sizes import TINY, Sizes
 
 SIZES = {"tiny": TINY, "full": Sizes()}
@@ -97,7 +98,14 @@ class LivePortraitConfig(SystemConfig):
 
     size: Literal["tiny", "full"] = "tiny"
     image: int | None = Field(None, ge=16, description="side of what F and M see; G paints `image` x `shuffle` pixels")
-    keypoints: int | None = Field(None, ge=1, description="the first ten are guided by landmarks")
+    keypoints: int | None = Field(None, ge=1, description="landmarks guide the first `guided` of them")
+    guided: int = Field(
+        10,
+        ge=0,
+        le=GUIDES,
+        description="keypoints that landmarks guide: ten of eyes and lips (paper, section 3.2), or 12 with the corners of the "
+        "lips, by whose distance their opening is measured",
+    )
     base: int | None = Field(None, ge=1)
     downs: int | None = Field(None, ge=1)
     channels: int | None = Field(None, ge=1)
@@ -178,11 +186,9 @@ class LivePortraitConfig(SystemConfig):
         """The sizes of the seven networks. Raises ConfigError for those that can't be."""
         return replace(SIZES[self.size], **{name: getattr(self, name) for name in NAMES})
 
-    def guided(self) -> int:
+    def guided_keypoints(self) -> int:
         """How many of the keypoints landmarks guide."""
-        return min(GUIDED, self.sizes().keypoints)
+        return min(self.guided, self.sizes().keypoints)
 
 
-GUIDED = 10
-"""Keypoints that landmarks guide (paper, section 3.2)."""
 NAMES = tuple(field.name for field in fields(Sizes))

@@ -24,11 +24,12 @@ from mixtura.rng import KeyedRng
 from mixtura.system import Batch, LossTerm, StepContext, System
 from mixtura_live_portrait import calibration, published, reenact
 from mixtura_live_portrait.config import LivePortraitConfig
+from mixtura_live_portrait.faces.layouts import GUIDES
 from mixtura_live_portrait.losses.first import FirstStage, Totals
 from mixtura_live_portrait.losses.identity import ArcFace, load_arcface
 from mixtura_live_portrait.losses.regions import patches
 from mixtura_live_portrait.losses.second import SecondStage
-from mixtura_live_portrait.losses.terms import BASE, CRITIC, PAINTER, SMALL, terms_of, valid
+from mixtura_live_portrait.losses.terms import BASE, CRITIC, PAINTER, SECOND, terms_of, valid
 from mixtura_live_portrait.nets import NETWORKS, build
 from mixtura_live_portrait.nets.appearance import Appearance
 from mixtura_live_portrait.nets.blocks import ResBlock3d, SpadeBlock, SpectralConv2d
@@ -39,7 +40,7 @@ from mixtura_live_portrait.nets.reader import Reader
 from mixtura_live_portrait.nets.retargeting import Retargeting
 from mixtura_live_portrait.nets.warping import Warping
 
-LABELS = {"guide": (2, 10, 2), "boxes": (2, 3, 4), "pose": (2, 3), "ratios": (2, 3)}
+LABELS = {"guide": (2, GUIDES, 2), "boxes": (2, 3, 4), "pose": (2, 3), "ratios": (2, 3)}
 """Shapes of what a sample may know; NaN where it doesn't."""
 STATISTICS = "batch_norms.safetensors"
 
@@ -144,7 +145,7 @@ class LivePortrait(System):
                 module.refresh()
 
     def losses(self, batch: Batch, ctx: StepContext) -> dict[str, LossTerm]:
-        wanted = {term: player for term, player in self.terms.items() if ctx.player in ("", player)}
+        wanted = {term: player for term, player in self.terms.items() if ctx.wants(term, player)}
         counts, totals = self.valid(batch), self._totals(batch, ctx, frozenset(wanted))
         terms = {}
         for term, player in wanted.items():
@@ -155,7 +156,7 @@ class LivePortrait(System):
         return terms
 
     def _totals(self, batch: Batch, ctx: StepContext, terms: frozenset[str]) -> Totals:
-        if any(part in terms for part in SMALL):
+        if terms.intersection(SECOND):
             return SecondStage(self, batch, ctx, terms).totals() | (
                 FirstStage(self, batch, ctx, terms & {"ratios"}).totals() if "ratios" in terms else {}
             )

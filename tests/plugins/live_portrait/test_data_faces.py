@@ -18,7 +18,7 @@ from mixtura_live_portrait.data.procedural import Faces
 from mixtura_live_portrait.data.sample import Frame
 
 RNG = KeyedRng("test")
-SHAPES = {"guide": (2, 10, 2), "boxes": (2, 3, 4), "ratios": (2, 3), "pose": (2, 3), "expression": (2, 10)}
+SHAPES = {"guide": (2, 12, 2), "boxes": (2, 3, 4), "ratios": (2, 3), "pose": (2, 3), "expression": (2, 10)}
 
 
 def faces(**settings: Any) -> Faces:

@@ -97,13 +97,18 @@ def test_the_guide_lists_corners_and_lids_of_both_eyes_and_the_lips(points: int)
         [200, 108],
         [150, 194],
         [150, 206],
+        [120, 200],
+        [180, 200],
     ]
     np.testing.assert_allclose(guide(drawn(points)), expected, atol=1e-4)
 
 
 def test_the_guide_is_unknown_where_a_layout_has_no_points() -> None:
     assert guide(drawn(5)).shape == (layouts.GUIDES, 2)
-    assert np.isnan(guide(drawn(5))).all()
+    assert np.isnan(guide(drawn(9))[:10]).all()
+    five = guide(drawn(5))
+    assert np.isnan(five[:10]).all()
+    np.testing.assert_allclose(five[10:], drawn(5)[3:])
 
 
 @pytest.mark.parametrize("points", WITH_LIDS)

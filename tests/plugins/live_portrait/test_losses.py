@@ -19,8 +19,10 @@ from mixtura_live_portrait.losses import adversarial, geometry, regions
 from mixtura_live_portrait.losses.first import FirstStage
 from mixtura_live_portrait.losses.geometry import Warp
 from mixtura_live_portrait.losses.identity import ArcFace, load_arcface
-from mixtura_live_portrait.losses.terms import BASE, SMALL, terms_of, valid
+from mixtura_live_portrait.losses.second import SecondStage
+from mixtura_live_portrait.losses.terms import BASE, SECOND, SMALL, terms_of, valid
 from mixtura_live_portrait.nets.discriminator import Judgement
+from mixtura_live_portrait.system import LivePortrait
 from tests.plugins.live_portrait.training_tools import config_of, context_of, faces, samples_of, system_of
 
 NAN = math.nan
@@ -75,14 +77,13 @@ def test_patches_lie_along_their_corners_twice_as_long() -> None:
     torch.testing.assert_close(found[:, 2], torch.nn.functional.avg_pool2d(picture, 2))
 
 
-def test_corners_come_from_the_guide_and_the_box_of_the_lips() -> None:
+def test_corners_come_from_the_guide() -> None:
     landmarks = faces(size=128).stretch(0, [0]).landmarks
     points = layouts.normalised(landmarks, 128, 128)
-    ends = regions.corners(torch.from_numpy(layouts.guide(points)), torch.from_numpy(layouts.boxes(points)))
+    ends = regions.corners(torch.from_numpy(layouts.guide(points)))
     np.testing.assert_allclose(ends[0, 0], points[0, [0, 12]])
     np.testing.assert_allclose(ends[0, 1], points[0, [24, 36]])
-    np.testing.assert_allclose(ends[0, 2, :, 0], points[0, [48, 66], 0], atol=1e-6)
-    np.testing.assert_allclose(ends[0, 2, :, 1], points[0, [48, 66], 1], atol=0.05)
+    np.testing.assert_allclose(ends[0, 2], points[0, [48, 66]])
 
 
 # -- warps -----------------------------------------------------------------------------------------------------------
@@ -194,7 +195,7 @@ def test_teacher_forcing_paints_with_landmarks(share: float, monkeypatch: pytest
     monkeypatch.setattr(system, "paint", lambda volume, *keypoints: seen.extend(keypoints) or system.pictures(batch["source"]))
     stage = FirstStage(system, batch, context_of([0, 1]), frozenset(system.terms))
     stage.painted(stage.looked())
-    assert torch.equal(torch.stack(seen, 1)[:, :, :10, :2], batch["guide"]) == (share == 1.0)
+    assert torch.equal(torch.stack(seen, 1)[:, :, :10, :2], batch["guide"][:, :, :10]) == (share == 1.0)
 
 
 def test_unknown_labels_leave_no_trace_in_gradients() -> None:
@@ -255,7 +256,7 @@ def test_painted_openings_are_compared_with_those_of_the_driving_frame() -> None
     picture = stage.target.clone().requires_grad_()
     off, known = stage.opened(picture), valid(system.config, batch)["openings"]
     assert known.tolist() == [2, 3, 0]
-    ends = regions.corners(batch["guide"][:, 1], batch["boxes"][:, 1])
+    ends = regions.corners(batch["guide"][:, 1])
     differences = (system.read(stage.target, ends) - batch["ratios"][:, 1]).abs()
     torch.testing.assert_close(off, torch.stack([differences[0, [0, 2]].sum(), differences[1].sum(), torch.zeros(())]))
     off.sum().backward()
@@ -296,6 +297,39 @@ def test_other_files_are_no_identity_networks(tmp_path: Path) -> None:
         load_arcface(tmp_path / "shape.pth")
 
 
+# -- stage two ---------------------------------------------------------------------------------------------------------
+
+
+def second_of(system: LivePortrait, batch: dict[str, Any]) -> SecondStage:
+    return SecondStage(system, batch, context_of([0, 1, 2]), frozenset(SECOND))
+
+
+@pytest.mark.parametrize(("part", "points"), [("eyes", slice(0, 8)), ("lips", slice(8, 12))])
+def test_small_networks_are_guided_to_landmarks_of_their_part(part: str, points: slice, monkeypatch: pytest.MonkeyPatch) -> None:
+    system = system_of(keypoints=13, guided=12)
+    batch: dict[str, Any] = system.collate(samples_of(3, winks=1.0))
+    stage, told = second_of(system, batch), []
+    way = torch.zeros(3, 13, 3)
+    way[:, points, :2] = (batch["guide"][:, 1] - batch["guide"][:, 0])[:, points]
+    way[:, 12:] = way[..., 2] = 5.0  # what no landmark guides
+    monkeypatch.setattr(stage, "offsets", lambda part, wanted: told.append(wanted) or way)
+    assert stage.astray(part).tolist() == [0, 0, 0]
+    places = [0, 1] if part == "eyes" else [2]
+    torch.testing.assert_close(told[0], batch["ratios"][:, 1, places].mean(1, keepdim=True))
+    way[1, 0 if part == "lips" else 9, 0] += 0.25  # another part moves along
+    torch.testing.assert_close(stage.astray(part), torch.tensor([0, 0.25, 0]))
+
+
+def test_only_heads_that_keep_still_guide_small_networks() -> None:
+    system = system_of(keypoints=13, guided=12)
+    still, moving = (system.collate(samples_of(3, blank=(2,), winks=share)) for share in (1.0, 0.0))
+    for part in ("eyes", "lips"):
+        assert valid(system.config, still)[f"{part}_guide"].tolist() == [1, 1, 0]
+        assert valid(system.config, moving)[f"{part}_guide"].tolist() == [0, 0, 0]
+    still["ratios"][0, 1, 2] = NAN
+    assert valid(system.config, still)["lips_guide"].tolist() == [0, 1, 0]
+
+
 # -- which terms a stage has -------------------------------------------------------------------------------------------
 
 
@@ -307,7 +341,9 @@ def test_a_stage_has_the_terms_of_what_it_trains() -> None:
     assert "perceptual_lips" not in without
     assert set(players) - set(without) == {"gan_lips", "features_lips", "critic_lips", "ratios"}
     assert {term for term, player in players.items() if player == "discriminator"} == {"critic_lips"}
-    assert set(terms_of(config, ("lips", "stitching"))) == {"stitching", "stitching_size", "lips", "lips_ratio", "lips_size"}
+    assert set(terms_of(config, ("lips", "stitching"))) == {
+        "stitching", "stitching_size", "lips", "lips_ratio", "lips_guide", "lips_size"
+    }  # fmt: skip
     assert set(terms_of(config, ("reader",))) == {"ratios"}
     looking = {"equivariance", "prior", "pose", "deformation", "guide", "gaps", "ratios"}
     assert set(terms_of(config, ("motion", "reader"))) == looking

@@ -102,6 +102,20 @@ def test_each_player_has_its_own_terms_and_critics_judge_what_was_painted() -> N
     assert system.losses(batch, context_of([0, 1], player="discriminator", kept=kept))["critic"].total != critic["critic"].total
 
 
+def test_what_weighs_nothing_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = system_of().collate(samples_of(2, winks=1.0))
+    nothing = dict.fromkeys(("eyes", "eyes_ratio", "lips", "lips_ratio"), 0.0)
+    system = training(system_of(), "eyes", "lips")
+    monkeypatch.setattr(system, "paint", lambda *_: pytest.fail("painted"))
+    terms = system.losses(batch, context_of([0, 1], weights=nothing))
+    assert set(terms) == {"eyes_guide", "eyes_size", "lips_guide", "lips_size"}
+    system = training(system_of(), *ALL_OF_ONE)
+    alone = system.losses(batch, context_of([0, 1], weights=dict.fromkeys(system.terms, 0.0) | {"image_lips": 2.0}))
+    whole = system.losses(batch, context_of([0, 1]))
+    assert set(alone) == {"image_lips"}
+    torch.testing.assert_close(alone["image_lips"].total, whole["image_lips"].total)
+
+
 def test_a_batch_of_still_pictures_without_labels_trains_what_it_can() -> None:
     system = training(system_of(), *ALL_OF_ONE)
     batch = system.collate(samples_of(2, blank=(0, 1), still=True))
@@ -244,7 +258,7 @@ def test_inputs_that_do_not_fit_are_named(given: dict[str, Any], said: str) -> N
         ({"driving": np.zeros((8, 8, 3), np.uint8)}, r"driving \(8, 8, 3\); the system needs \(16, 16, 3\): set .* `size` to 16"),
         ({"other": np.zeros((8, 8, 3), np.uint8)}, "other "),
         ({"pose": np.full((2, 3), np.inf)}, "no infinity"),
-        ({"guide": np.zeros((2, 3, 2))}, r"guide \(2, 3, 2\); expected \(2, 10, 2\)"),
+        ({"guide": np.zeros((2, 3, 2))}, r"guide \(2, 3, 2\); expected \(2, 12, 2\)"),
     ],
 )
 def test_samples_that_do_not_fit_are_bad(fields: dict[str, Any], said: str) -> None:

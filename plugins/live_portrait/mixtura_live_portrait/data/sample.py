@@ -5,7 +5,7 @@
 | `source`, `driving` | uint8 (S, S, 3); what is given and what shall come out |
 | `driving_seen` | uint8 (S, S, 3): `driving` in other colours, which is what the motion network sees |
 | `is_video` | bool: two frames of a clip, or one picture twice |
-| `guide` (2, 10, 2), `boxes` (2, 3, 4) | of source and driving, -1 to 1, as `faces.layouts` defines them |
+| `guide` (2, 12, 2), `boxes` (2, 3, 4) | of source and driving, -1 to 1, as `faces.layouts` defines them |
 | `ratios` (2, 3) | opening of left eye, right eye, lips |
 | `pose` (2, 3) | pitch, yaw, roll in degrees |
 | `expression` (2, 10) | numbers of `drawn.state.Expression` |
@@ -29,8 +29,8 @@ from mixtura_live_portrait.faces import layouts
 Array = NDArray[np.float32]
 Picture = NDArray[np.uint8]
 
-MIRRORED_GUIDE = (5, 4, 6, 7, 1, 0, 2, 3, 8, 9)
-"""Left corner, right corner, upper, lower lid of the left eye and of the right one; lips."""
+MIRRORED_GUIDE = (5, 4, 6, 7, 1, 0, 2, 3, 8, 9, 11, 10)
+"""Left corner, right corner, upper, lower lid of the left eye and of the right one; lips, and their corners."""
 MIRRORED_RATIOS = (1, 0, 2)
 EYES = Expression._fields.index("eye_left"), Expression._fields.index("eye_right")
 GAZE = Expression._fields.index("gaze_x")
@@ -38,7 +38,7 @@ GAZE = Expression._fields.index("gaze_x")
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One frame and what is known of it; `guide` (10, 2), `boxes` (3, 4), `ratios` (3,), `pose` (3,), `expression` (10,)."""
+    """One frame and what is known of it; `guide` (12, 2), `boxes` (3, 4), `ratios` (3,), `pose` (3,), `expression` (10,)."""
 
     image: Picture
     guide: Array
@@ -53,7 +53,7 @@ class Frame:
         pose = _unknown(3) if pose is None else pose
         expression = _unknown(len(Expression._fields)) if expression is None else expression
         if landmarks is None:
-            return cls(image, _unknown(10, 2), _unknown(3, 4), _unknown(3), pose, expression)
+            return cls(image, _unknown(layouts.GUIDES, 2), _unknown(3, 4), _unknown(3), pose, expression)
         normal = layouts.normalised(landmarks, image.shape[1], image.shape[0])
         return cls(image, layouts.guide(normal), layouts.boxes(normal), layouts.ratios(landmarks), pose, expression)
 

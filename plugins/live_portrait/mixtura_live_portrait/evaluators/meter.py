@@ -31,7 +31,7 @@ from mixtura_live_portrait.data.sample import Frame
 from mixtura_live_portrait.losses.regions import FACE, corners, cut, grown, patches
 from mixtura_live_portrait.nets.reader import Opening
 
-VERSION = 3
+VERSION = 4
 CROWD = 8371
 """Seed of the people it learns on and is measured on; configurations have small ones."""
 PEOPLE, FRAMES, HELD_OUT, CLIP = 180, 10, 40, 250
@@ -69,7 +69,7 @@ class Places(NamedTuple):
     def of(frames: list[Frame]) -> Places:
         """From frames whose landmarks are known."""
         guide, boxes = (torch.from_numpy(np.stack([getattr(f, name) for f in frames])) for name in ("guide", "boxes"))
-        return Places(boxes[:, FACE], corners(guide, boxes))
+        return Places(boxes[:, FACE], corners(guide))
 
 
 class FaceNet(nn.Module):

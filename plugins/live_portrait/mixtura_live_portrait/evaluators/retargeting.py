@@ -26,6 +26,7 @@ from mixtura_live_portrait.data.sample import Frame
 from mixtura_live_portrait.evaluators.meter import Meter, Places, meter_for
 from mixtura_live_portrait.evaluators.reenactment import WORTH, sheet
 from mixtura_live_portrait.faces.crop import as_tensor
+from mixtura_live_portrait.faces.layouts import OPENINGS
 
 if TYPE_CHECKING:
     from mixtura_live_portrait.system import LivePortrait
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 Values = NDArray[np.floating]
 
 ROWS = 6
-PLACES = {"eyes": [0, 1], "lips": [2]}
-"""Where the openings of each part stand among ratios."""
 
 
 class Opened(NamedTuple):
@@ -80,7 +79,7 @@ class Retargeting:
         count = min(self.config.items, len(faces))
         chosen = np.linspace(0, len(faces) - 1, count).round().astype(int).tolist()
         table = result.tables["Retargeting: openings told and found (means over source frames)"] = []
-        for part in PLACES:
+        for part in OPENINGS:
             found = [self._opened(system, faces, index, part, meter) for index in chosen]
             strips = [opened.row for opened in found[:ROWS]]
             result.media[f"{part}: source, then painted at each opening"] = sheet(strips, context.out / f"{part}.png")
@@ -94,7 +93,7 @@ class Retargeting:
 
     def _opened(self, system: LivePortrait, faces: Faces, index: int, part: str, meter: Meter) -> Opened:
         """One source frame at every opening."""
-        clip, told, places = faces.clip(index), getattr(self.config, part), PLACES[part]
+        clip, told, places = faces.clip(index), getattr(self.config, part), OPENINGS[part]
         size, device = faces.config.size, next(system.parameters()).device
         start = _frame(clip.doing(clip.state(0), size))
         source, ratios = as_tensor(start.image[None]), torch.from_numpy(start.ratios[None])

@@ -22,10 +22,15 @@ Group = tuple[int, ...]
 """Landmarks whose mean is one point; empty where the layout has none."""
 
 EPSILON = 1e-6
-GUIDES = 10
-"""Points of `guide`: left eye, right eye (left corner, right corner, upper lid, lower lid each), upper and lower lip."""
+GUIDES = 12
+"""Points of `guide`: left eye, right eye (left corner, right corner, upper lid, lower lid each), upper and lower lip, corners of
+the lips."""
 GAPS = ((2, 3), (6, 7), (8, 9))
 """Points of `guide` that part when the left eye, the right eye, the lips open."""
+GUIDING = {"eyes": slice(0, 8), "lips": slice(8, GUIDES)}
+"""Points of `guide` by the part that they belong to."""
+OPENINGS = {"eyes": [0, 1], "lips": [2]}
+"""Places of a part among `ratios`."""
 FIVE_CENTRE, FIVE_HALF = 0.75, 1.15
 """Middle and half side of a face's square for five points, in lengths of the axis from the middle of the eyes on: measured on
 two real faces with the points of a whole mesh (0.68 and 0.82, 1.10 and 1.21)."""
@@ -177,14 +182,16 @@ def ratios(landmarks: Points) -> Points:
 
 
 def guide(landmarks: Points) -> Points:
-    """(..., L, 2) -> (..., 10, 2): points that the first ten keypoints are guided to, NaN where there is none.
+    """(..., L, 2) -> (..., 12, 2): points that the first keypoints are guided to, NaN where there is none.
 
     Left eye, right eye: left corner, right corner, middle of the upper lid, of the lower lid; then the middle of the inner edge
-    of the upper lip and of the lower lip. The paper (arXiv 2407.03168) takes ten of eyes and lips without saying which.
+    of the upper lip and of the lower lip; then the left and the right corner of the lips. The paper (arXiv 2407.03168) takes ten
+    of eyes and lips without saying which; our ten are the first.
     """
     layout = layout_of(landmarks)
     groups = [group for eye in layout.eyes for group in (eye.left, eye.right, eye.upper, eye.lower)]
-    return np.stack([_mean(landmarks, group) for group in (*groups, layout.upper_lip, layout.lower_lip)], -2)
+    groups += [layout.upper_lip, layout.lower_lip, layout.lip[:1], layout.lip[1:]]
+    return np.stack([_mean(landmarks, group) for group in groups], -2)
 
 
 def boxes(landmarks: Points) -> Points:

@@ -18,7 +18,7 @@ from mixtura_live_portrait.keypoints import Motion
 from mixtura_live_portrait.losses import adversarial, geometry
 from mixtura_live_portrait.losses.geometry import Warp
 from mixtura_live_portrait.losses.regions import FACE, corners, cut, difference
-from mixtura_live_portrait.losses.terms import PARTS, name_in, pixels, readable
+from mixtura_live_portrait.losses.terms import KEYPOINTS, PARTS, name_in, pixels, readable
 
 if TYPE_CHECKING:
     from mixtura_live_portrait.system import LivePortrait
@@ -57,10 +57,11 @@ class FirstStage:
         found: Totals = {}
         if "ratios" in self.terms:
             found["ratios"] = self.reading()
-        if "guide" in self.terms:
+        painted = {term for term in self.terms.difference(KEYPOINTS, ("ratios",)) if not term.startswith("critic")}
+        if painted or self.terms.intersection(KEYPOINTS):
             looked = self.looked()
             found |= self.keypoints(looked)
-            if "image" in self.terms:
+            if painted:
                 picture = self.painted(looked)
                 self.ctx.kept["painted"] = picture.detach()
                 found |= self.painting(picture)
@@ -81,19 +82,20 @@ class FirstStage:
         """The driving frame, painted from the source."""
         x_s, x_d = looked.source.keypoints(), looked.driving.keypoints()
         if self.config.teacher_forcing:
+            guide = self.batch["guide"][:, :, : self.config.guided_keypoints()]
             chosen = self.ctx.noise.uniform("teacher forcing") < self.config.teacher_forcing
-            x_s, x_d = (geometry.placed(x, self.batch["guide"][:, frame], chosen) for frame, x in enumerate((x_s, x_d)))
+            x_s, x_d = (geometry.placed(x, guide[:, frame], chosen) for frame, x in enumerate((x_s, x_d)))
         return self.system.paint(self.system.volume(self.source), x_s, x_d)
 
     def keypoints(self, made: Looked) -> Totals:
         """Terms that look at keypoints and poses."""
         config, batch = self.config, self.batch
         x_s, x_d = made.source.keypoints(), made.driving.keypoints()
-        both = torch.stack([x_s, x_d], 1)[:, :, : config.guided()]
+        both = torch.stack([x_s, x_d], 1)[:, :, : config.guided_keypoints()]
         angles = torch.stack([torch.stack([m.pitch, m.yaw, m.roll], -1) for m in (made.source, made.driving)], 1)
         return {
             "equivariance": geometry.equivariance(x_d, made.warped.keypoints(), made.warp),
-            "prior": geometry.prior(x_d, config.prior, config.guided()),
+            "prior": geometry.prior(x_d, config.prior, config.guided_keypoints()),
             "pose": geometry.pose(angles, batch["pose"])[0],
             "deformation": (geometry.deformation(made.source.exp) + geometry.deformation(made.driving.exp)) / 2,
             "guide": geometry.guide(both, batch["guide"], config.wing)[0],
@@ -180,7 +182,7 @@ class FirstStage:
 
         `slip` moves the patches, in lengths of what they show.
         """
-        ends = corners(self.batch["guide"][:, frame], self.batch["boxes"][:, frame])
+        ends = corners(self.batch["guide"][:, frame])
         length = (ends[:, :, 1] - ends[:, :, 0]).norm(dim=-1)[..., None, None]
         off = (self.system.read(pictures, ends + slip * length) - self.batch["ratios"][:, frame]).abs()
         return torch.where(readable(self.batch)[:, frame], off, 0.0)

@@ -10,11 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixtura_live_portrait.faces.layouts import MARGIN
-
 FACE, EYES, LIPS = 0, 1, 2
 """Places of the boxes in a sample."""
-STEEPEST = 1.0
 ZOOM = 2.0
 """Side of a patch over the distance of the two corners that it lies around."""
 
@@ -40,20 +37,9 @@ def cut(pictures: Tensor, boxes: Tensor, side: int) -> Tensor:
     return F.grid_sample(pictures, grid.to(pictures.dtype), "bilinear", "border", align_corners=False)
 
 
-def corners(guide: Tensor, boxes: Tensor) -> Tensor:
-    """Left and right corner of left eye, right eye, lips (b, 3, 2, 2) from guides (b, 10, 2) and boxes (b, 3, 4); NaN if unknown.
-
-    Of the lips there is the box alone, which reaches beyond them (`faces.layouts.boxes`): their corners lie left and right of its
-    middle, with the slope of the eyes.
-    """
-    eyes = guide[:, 4:6].mean(1) - guide[:, 0:2].mean(1)
-    slope = (eyes[:, 1:] / eyes[:, :1]).nan_to_num(0, 0, 0).clamp(-STEEPEST, STEEPEST)
-    low, high = boxes[:, LIPS, :2], boxes[:, LIPS, 2:]
-    half = (high - low)[:, :1] / (2 + 4 * MARGIN)
-    centre = (low + high) / 2
-    across = half * torch.cat([torch.ones_like(slope), slope], 1)
-    lips = torch.stack([centre - across, centre + across], 1)
-    return torch.stack([guide[:, 0:2], guide[:, 4:6], lips], 1)
+def corners(guide: Tensor) -> Tensor:
+    """Left and right corner of left eye, right eye, lips (..., 3, 2, 2) from guides (..., 12, 2); NaN if unknown."""
+    return torch.stack([guide[..., 0:2, :], guide[..., 4:6, :], guide[..., 10:12, :]], -3)
 
 
 def patches(pictures: Tensor, ends: Tensor, side: int) -> Tensor:

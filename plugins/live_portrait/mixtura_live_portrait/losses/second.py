@@ -5,6 +5,8 @@ Compared is always with the source painted from itself, I_r = G(W(f_s, x_s, x_s)
 - stitching, driven by somebody else's frame: the shoulders stay as in I_r.
 - eyes and lips, told a random opening: the result's opening, as the reader measures it, is the one told, and around eyes or lips
   all stays as in I_r.
+- eyes and lips, told the driving frame's opening, where nothing else differs from the source: guided keypoints go where the
+  landmarks of the part go, and no other. Nothing is painted for that, so networks can learn most of it in quick steps.
 
 Each also pays for the size of its offsets. How the published networks were trained isn't public; that a small network, learnt on
 frames with known landmarks, measures the opening is our choice, for the measure must let gradients through.
@@ -12,6 +14,7 @@ frames with known landmarks, measures the opening is our choice, for the measure
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,8 +22,10 @@ from torch import Tensor
 
 from mixtura.system import Batch, StepContext
 from mixtura_live_portrait.animate.retarget import retargeted, stitched
+from mixtura_live_portrait.faces.layouts import GUIDING, OPENINGS
 from mixtura_live_portrait.keypoints import Motion
 from mixtura_live_portrait.losses.regions import EYES, FACE, LIPS, below, corners, difference, grown, inside
+from mixtura_live_portrait.losses.terms import SMALL
 
 if TYPE_CHECKING:
     from mixtura_live_portrait.system import LivePortrait
@@ -31,29 +36,38 @@ MOUTH_ROOM = 0.5
 
 
 class SecondStage:
-    """Terms of one micro-batch."""
+    """Terms of one micro-batch. Nothing is painted before a term asks for it."""
 
     def __init__(self, system: LivePortrait, batch: Batch, ctx: StepContext, terms: frozenset[str]) -> None:
         self.system, self.batch, self.ctx, self.terms = system, batch, ctx, terms
-        source = system.pictures(batch["source"])
+        self.source, self.boxes = system.pictures(batch["source"]), batch["boxes"][:, 0]
         with torch.no_grad():
-            self.volume = system.volume(source)
-            self.motion = Motion.of(system.motion(system.shrunk(source)))
+            self.motion = Motion.of(system.motion(system.shrunk(self.source)))
             self.x = self.motion.keypoints()
-            self.itself = system.paint(self.volume, self.x, self.x)
-        self.side = self.itself.shape[-1]
-        self.boxes = batch["boxes"][:, 0]
 
     def totals(self) -> Totals:
-        """Sums of all terms that the stage has."""
+        """Sums of all terms that are asked for."""
         found: Totals = {}
-        if "stitching" in self.terms:
+        if self.terms.intersection(SMALL["stitching"]):
             found |= self.stitching()
-        eyes, mouth = self.boxes[:, EYES], grown(self.boxes[:, LIPS], MOUTH_ROOM)
-        for part, places, free in (("eyes", [0, 1], eyes), ("lips", [2], mouth)):
-            if part in self.terms:
-                found |= self.opening(part, places, free)
+        for part in OPENINGS:
+            if self.terms.intersection(SMALL[part]):
+                found |= self.opening(part)
+            if f"{part}_guide" in self.terms:
+                found[f"{part}_guide"] = self.astray(part)
         return found
+
+    @cached_property
+    def volume(self) -> Tensor:
+        """Appearance of the source."""
+        with torch.no_grad():
+            return self.system.volume(self.source)
+
+    @cached_property
+    def itself(self) -> Tensor:
+        """I_r, the source painted from itself."""
+        with torch.no_grad():
+            return self.system.paint(self.volume, self.x, self.x)
 
     def stitching(self) -> Totals:
         """The source in somebody else's motion, stitched."""
@@ -62,22 +76,40 @@ class SecondStage:
             other = Motion.of(system.motion(system.shrunk(system.pictures(self.batch["other"]))))
             x_d = other._replace(kp=own.kp).keypoints()
         x = stitched(system.stitching, self.x, x_d)
-        off = difference(system.paint(self.volume, self.x, x), self.itself, below(self.boxes[:, FACE], self.side))
-        return {"stitching": off, "stitching_size": _size(x - x_d)}
+        found = {"stitching_size": _size(x - x_d)}
+        if "stitching" in self.terms:
+            shoulders = below(self.boxes[:, FACE], self.itself.shape[-1])
+            found["stitching"] = difference(system.paint(self.volume, self.x, x), self.itself, shoulders)
+        return found
 
-    def opening(self, part: str, places: list[int], free: Tensor) -> Totals:
+    def opening(self, part: str) -> Totals:
         """The source with eyes or lips as far open as the noise says."""
-        system = self.system
-        own = self.batch["ratios"][:, 0, places]
-        wanted = self.ctx.noise.uniform(part, 1) * system.config.widest_ratio
-        offsets = retargeted(system.get_submodule(part), self.x, own, wanted)
-        picture = system.paint(self.volume, self.x, self.x + offsets)
-        read = system.read(picture, corners(self.batch["guide"][:, 0], self.boxes))[:, places]
-        return {
-            part: difference(picture, self.itself, 1 - inside(free, self.side)),
-            f"{part}_ratio": (read - wanted).abs().mean(1),
-            f"{part}_size": _size(offsets),
-        }
+        wanted = self.ctx.noise.uniform(part, 1) * self.system.config.widest_ratio
+        offsets = self.offsets(part, wanted)
+        found = {f"{part}_size": _size(offsets)}
+        if self.terms.intersection((part, f"{part}_ratio")):
+            picture = self.system.paint(self.volume, self.x, self.x + offsets)
+            read = self.system.read(picture, corners(self.batch["guide"][:, 0]))[:, OPENINGS[part]]
+            free = self.boxes[:, EYES] if part == "eyes" else grown(self.boxes[:, LIPS], MOUTH_ROOM)
+            found[part] = difference(picture, self.itself, 1 - inside(free, picture.shape[-1]))
+            found[f"{part}_ratio"] = (read - wanted).abs().mean(1)
+        return found
+
+    def astray(self, part: str) -> Tensor:
+        """How far guided keypoints, told the driving frame's opening, go beside the landmarks of the part, summed (b,).
+
+        Those of other parts shall stay.
+        """
+        guide, count = self.batch["guide"], self.system.config.guided_keypoints()
+        way = torch.zeros_like(guide[:, 0])
+        way[:, GUIDING[part]] = (guide[:, 1] - guide[:, 0])[:, GUIDING[part]].nan_to_num()
+        wanted = self.batch["ratios"][:, 1, OPENINGS[part]].mean(1, keepdim=True)
+        return (self.offsets(part, wanted)[:, :count, :2] - way[:, :count]).abs().flatten(1).sum(1)
+
+    def offsets(self, part: str, wanted: Tensor) -> Tensor:
+        """What eyes or lips add to the source's keypoints (b, k, 3) for the openings wanted (b, 1)."""
+        own = self.batch["ratios"][:, 0, OPENINGS[part]]
+        return retargeted(self.system.get_submodule(part), self.x, own, wanted)
 
 
 def _size(offsets: Tensor) -> Tensor:

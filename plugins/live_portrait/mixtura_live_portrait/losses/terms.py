@@ -16,13 +16,21 @@ from torch import Tensor
 from mixtura.errors import ConfigError
 from mixtura_live_portrait.config import LivePortraitConfig, Region
 from mixtura_live_portrait.losses.geometry import openings
-from mixtura_live_portrait.losses.regions import EYES, FACE, LIPS, known
+from mixtura_live_portrait.losses.regions import EYES, FACE, LIPS, corners, known
 
 BASE = ("appearance", "motion", "warping", "generator")
-SMALL = ("stitching", "eyes", "lips")
+SMALL = {
+    "stitching": ("stitching", "stitching_size"),
+    "eyes": ("eyes", "eyes_ratio", "eyes_guide", "eyes_size"),
+    "lips": ("lips", "lips_ratio", "lips_guide", "lips_size"),
+}
+"""Terms of each of the small networks."""
+SECOND = tuple(term for terms in SMALL.values() for term in terms)
 KEYPOINTS = ("equivariance", "prior", "pose", "deformation", "guide", "gaps")
 PAINTER, CRITIC = "generator", "discriminator"
 """The two players."""
+STILL = 1e-4
+"""How far corners of eyes may move, in half sides of the picture, while a head keeps still."""
 PARTS = {"face": FACE, "lips": LIPS, "eyes": EYES}
 """Box of each region but the whole."""
 
@@ -50,9 +58,7 @@ def terms_of(config: LivePortraitConfig, trained: Collection[str]) -> dict[str, 
     if "reader" in trained:
         terms["ratios"] = PAINTER
     for part in small:
-        terms |= dict.fromkeys(
-            (part, f"{part}_size") if part == "stitching" else (part, f"{part}_ratio", f"{part}_size"), PAINTER
-        )
+        terms |= dict.fromkeys(SMALL[part], PAINTER)
     if "critics" in trained and not paints:
         raise ConfigError(f"a stage trains critics, but nothing that paints; they judge what {', '.join(BASE)} learn: train both")
     return terms
@@ -73,9 +79,13 @@ def pixels(config: LivePortraitConfig) -> tuple[Region, ...]:
 
 def readable(batch: dict[str, Any]) -> Tensor:
     """Which openings are known, with the places that the reader looks at: (b, 2, 3) bool."""
-    guide, lips = batch["guide"].isfinite().all(-1), known(batch["boxes"])[:, :, LIPS]
-    places = torch.stack([guide[:, :, 0:2].all(-1), guide[:, :, 4:6].all(-1), lips], -1)
-    return batch["ratios"].isfinite() & places
+    return batch["ratios"].isfinite() & corners(batch["guide"]).isfinite().flatten(-2).all(-1)
+
+
+def keeps_still(batch: dict[str, Any]) -> Tensor:
+    """Whether a head keeps still between source and driving frame, by the corners of its eyes; unknown ones don't: (b,) bool."""
+    source, driving = corners(batch["guide"])[:, :, :2].unbind(1)
+    return ((source - driving).abs() < STILL).flatten(1).all(1)
 
 
 def valid(config: LivePortraitConfig, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -84,7 +94,7 @@ def valid(config: LivePortraitConfig, batch: dict[str, Any]) -> dict[str, Tensor
     ones = torch.ones(len(batch["source"]), device=batch["boxes"].device)
     found: dict[str, Tensor] = dict.fromkeys(("equivariance", "prior", "deformation"), ones)
     found["pose"] = batch["pose"].isfinite().all(-1).sum(1)
-    guided = batch["guide"][:, :, : config.guided()]
+    guided = batch["guide"][:, :, : config.guided_keypoints()]
     found["guide"] = guided.isfinite().all(-1).sum((1, 2))
     found["gaps"] = openings(guided).isfinite().all(-1).sum((1, 2))
     found["identity"] = boxes[:, 1, FACE]
@@ -95,6 +105,8 @@ def valid(config: LivePortraitConfig, batch: dict[str, Any]) -> dict[str, Tensor
     found["ratios"], found["openings"] = seen.sum(1) + painted.sum(1), painted.sum(1)
     found["stitching"] = found["stitching_size"] = batch["has_other"] & boxes[:, 0, FACE]
     eyes, lips = seen[:, :2].all(-1) & boxes[:, 0, EYES], seen[:, 2]
-    for part, is_known in (("eyes", eyes), ("lips", lips)):
-        found |= dict.fromkeys((part, f"{part}_ratio", f"{part}_size"), is_known)
+    still = keeps_still(batch)
+    for part, is_known, is_painted in (("eyes", eyes, painted[:, :2].all(-1)), ("lips", lips, painted[:, 2])):
+        found |= dict.fromkeys(SMALL[part], is_known)
+        found[f"{part}_guide"] = is_known & is_painted & still
     return {name: counts.float() for name, counts in found.items()}

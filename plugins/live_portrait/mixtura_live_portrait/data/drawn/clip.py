@@ -14,7 +14,7 @@ from mixtura_live_portrait.data.drawn.styles import painted
 
 Style = Literal["plain", "painted"]
 FPS = 25
-VERSION = 1
+VERSION = 2
 """Counts what changes pixels or labels of drawings; part of the fingerprint of data made from them."""
 
 

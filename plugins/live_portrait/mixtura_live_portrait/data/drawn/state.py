@@ -30,6 +30,8 @@ class Pose(NamedTuple):
 
 WIDE_EYES, WIDE_LIPS = 0.55, 0.7
 """How far eyes and lips open at most by chance."""
+SHUT = 0.1
+"""How far below 0 chance goes: about an eighth of eyes and of lips are quite shut."""
 
 
 class Expression(NamedTuple):
@@ -68,4 +70,4 @@ class State(NamedTuple):
 
     def exercised(self, chance: np.random.Generator) -> State:
         """The same with eyes and lips as far open as chance says."""
-        return self.opened(chance.uniform(0, WIDE_EYES), chance.uniform(0, WIDE_LIPS))
+        return self.opened(*(max(0.0, chance.uniform(-SHUT, widest)) for widest in (WIDE_EYES, WIDE_LIPS)))
