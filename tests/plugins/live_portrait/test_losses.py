@@ -159,17 +159,20 @@ def test_landmarks_guide_the_first_keypoints_where_they_are_known() -> None:
     assert totals.item() == pytest.approx(4 * geometry.wing(torch.tensor(0.5), WingConfig()).item())
 
 
-def test_gaps_are_those_of_lids_and_lips_wherever_the_head_is() -> None:
-    landmarks = torch.zeros(1, 1, 10, 2)
+def test_gaps_are_those_of_lids_lips_and_corners_wherever_the_head_is() -> None:
+    landmarks = torch.zeros(1, 1, 12, 2)
     landmarks[0, 0, [3, 7, 9], 1] = torch.tensor([0.1, 0.2, 0.3])
+    landmarks[0, 0, [1, 5, 11], 0] = torch.tensor([0.3, 0.3, 0.4])
     landmarks[0, 0, 6] = NAN
-    x = torch.cat([landmarks.nan_to_num(), torch.ones(1, 1, 10, 1)], -1) + torch.tensor([0.5, -0.3, 0.2])
+    x = torch.cat([landmarks.nan_to_num(), torch.ones(1, 1, 12, 1)], -1) + torch.tensor([0.5, -0.3, 0.2])
     totals, counts = geometry.gaps(x, landmarks)
-    assert (totals.item(), counts.item()) == (pytest.approx(0, abs=1e-6), 2)
+    assert (totals.item(), counts.item()) == (pytest.approx(0, abs=1e-6), 5)
     x[0, 0, 9, 1] += 0.04
     x[0, 0, 2, 0] -= 0.01
-    assert geometry.gaps(x, landmarks)[0].item() == pytest.approx(0.05, abs=1e-6)
-    assert geometry.gaps(x[:, :, :3], landmarks)[1].item() == 0
+    x[0, 0, 10, 0] += 0.02
+    assert geometry.gaps(x, landmarks)[0].item() == pytest.approx(0.07, abs=1e-6)
+    assert geometry.gaps(x[:, :, :10], landmarks)[1].item() == 4
+    assert geometry.gaps(x[:, :, :3], landmarks)[1].item() == 1
 
 
 def test_keypoints_can_be_placed_where_landmarks_are() -> None:
@@ -367,7 +370,7 @@ def test_what_is_unknown_is_not_counted() -> None:
     batch["boxes"][0, 0, 1] = NAN
     counts = valid(system.config, batch)
     expected: dict[str, list[float]] = {
-        "image": [1, 1], "image_face": [1, 0], "guide": [17, 0], "gaps": [4, 0], "pose": [2, 0], "ratios": [5, 0],
+        "image": [1, 1], "image_face": [1, 0], "guide": [17, 0], "gaps": [7, 0], "pose": [2, 0], "ratios": [5, 0],
         "gan_lips": [1, 0], "critic": [1, 1], "stitching": [1, 0], "eyes": [0, 0], "lips_ratio": [1, 0],
     }  # fmt: skip
     assert {name: counts[name].tolist() for name in expected} == expected
@@ -377,4 +380,4 @@ def test_only_guided_keypoints_are_counted() -> None:
     system = system_of(keypoints=4)
     counts: dict[str, Tensor] = valid(system.config, system.collate(samples_of(1)))
     assert counts["guide"].tolist() == [8]
-    assert counts["gaps"].tolist() == [2]
+    assert counts["gaps"].tolist() == [4]

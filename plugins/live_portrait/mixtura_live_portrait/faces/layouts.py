@@ -27,6 +27,8 @@ GUIDES = 12
 the lips."""
 GAPS = ((2, 3), (6, 7), (8, 9))
 """Points of `guide` that part when the left eye, the right eye, the lips open."""
+SPANS = ((0, 1), (4, 5), (10, 11))
+"""Corners of the left eye, the right eye, the lips in `guide`."""
 GUIDING = {"eyes": slice(0, 8), "lips": slice(8, GUIDES)}
 """Points of `guide` by the part that they belong to."""
 OPENINGS = {"eyes": [0, 1], "lips": [2]}

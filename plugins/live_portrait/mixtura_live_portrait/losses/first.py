@@ -173,9 +173,8 @@ class FirstStage:
     def worn(self, name: str, pictures: Tensor) -> Tensor:
         """Pictures softer and grainier by chance, one more than another."""
         soft, grain = (self.ctx.noise.uniform(f"{what} {name}", 1, 1, 1) for what in ("softness", "grain"))
-        softest = F.avg_pool2d(F.pad(pictures, (SOFT // 2,) * 4, mode="replicate"), SOFT, 1)
         noise = self.ctx.noise.normal(f"noise {name}", *pictures.shape[1:])
-        return torch.lerp(pictures, softest, soft) + GRAIN * grain * noise
+        return torch.lerp(pictures, softest(pictures), soft) + GRAIN * grain * noise
 
     def _misread(self, pictures: Tensor, frame: int, slip: Tensor | float = 0.0) -> Tensor:
         """How far off a frame's ratios what the reader reads in pictures of it is, 0 where they are unknown (b, 3).
@@ -186,3 +185,11 @@ class FirstStage:
         length = (ends[:, :, 1] - ends[:, :, 0]).norm(dim=-1)[..., None, None]
         off = (self.system.read(pictures, ends + slip * length) - self.batch["ratios"][:, frame]).abs()
         return torch.where(readable(self.batch)[:, frame], off, 0.0)
+
+
+def softest(pictures: Tensor) -> Tensor:
+    """Means over SOFT x SOFT pixels (b, c, h, w) -> same; beyond the border pixels repeat. Sums of slices: pooling is slower."""
+    wide = F.pad(pictures, (SOFT // 2,) * 4, mode="replicate")
+    height, width = pictures.shape[-2:]
+    rows = sum((wide[..., i : i + height, :] for i in range(1, SOFT)), wide[..., :height, :])
+    return sum((rows[..., i : i + width] for i in range(1, SOFT)), rows[..., :width]) / SOFT**2

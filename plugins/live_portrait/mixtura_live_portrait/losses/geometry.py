@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from mixtura.rng import SampleNoise
 from mixtura_live_portrait.config import EquivarianceConfig, PriorConfig, WingConfig
-from mixtura_live_portrait.faces.layouts import GAPS
+from mixtura_live_portrait.faces.layouts import GAPS, SPANS
 
 
 class Warp(NamedTuple):
@@ -37,7 +37,7 @@ class Warp(NamedTuple):
         return Warp(affine, config.bend * noise.normal("warp bend", 2, len(centres)), centres)
 
     def points(self, places: Tensor) -> Tensor:
-        """Places (b, n, 2) -> where the map takes them."""
+        """Places (b, n, 2), or (1, n, 2) for the same in all items -> where the maps take them (b, n, 2)."""
         squared = (places[:, :, None] - self.centres).square().sum(-1)
         plate = squared * (squared + 1e-12).log() / 2  # r² log r
         moved = places @ self.affine[:, :, :2].mT + self.affine[:, None, :, 2]
@@ -48,7 +48,7 @@ class Warp(NamedTuple):
         height, width = pictures.shape[-2:]
         rows, columns = ((torch.arange(n, device=pictures.device) + 0.5) * (2 / n) - 1 for n in (height, width))
         grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1).flatten(0, 1)
-        taken = self.points(grid.expand(len(pictures), -1, -1)).unflatten(1, (height, width))
+        taken = self.points(grid[None]).unflatten(1, (height, width))
         return F.grid_sample(pictures, taken.to(pictures.dtype), "bilinear", "reflection", align_corners=False)
 
 
@@ -98,10 +98,13 @@ def guide(x: Tensor, landmarks: Tensor, config: WingConfig) -> tuple[Tensor, Ten
     return torch.where(is_known, off, 0.0).flatten(1).sum(1), is_known.flatten(1).sum(1)
 
 
-def openings(points: Tensor) -> Tensor:
-    """Points (..., k, d) in the order of `guide` -> the ways from upper to lower lids and lips, (..., 3, d), fewer if k < 10."""
-    upper, lower = ([pair[side] for pair in GAPS if max(pair) < points.shape[-2]] for side in (0, 1))
-    return points[..., lower, :] - points[..., upper, :]
+def ways(points: Tensor) -> Tensor:
+    """Points (..., k, d) in the order of `guide` -> the ways across eyes and lips (..., 6, d), fewer if k < 12.
+
+    From upper to lower lids and lips, then from corner to corner: an opening is the length of one over that of the other.
+    """
+    starts, ends = ([pair[side] for pair in GAPS + SPANS if max(pair) < points.shape[-2]] for side in (0, 1))
+    return points[..., ends, :] - points[..., starts, :]
 
 
 def placed(x: Tensor, landmarks: Tensor, chosen: Tensor) -> Tensor:
@@ -117,13 +120,13 @@ def placed(x: Tensor, landmarks: Tensor, chosen: Tensor) -> Tensor:
 
 
 def gaps(x: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor]:
-    """Error of the openings of keypoints (b, f, k, 3) beside landmarks (b, f, n, 2): sum over known ones, and their number; (b,).
+    """Error of the ways of keypoints (b, f, k, 3) beside landmarks (b, f, n, 2): sum over known ones, and their number; (b,).
 
     `guide` hardly asks for them: a lid's place is mostly the head's, and what a wink adds is less than what is left of the
     head's error.
     """
     count = min(x.shape[2], landmarks.shape[2])
-    true = openings(landmarks[:, :, :count])
+    true = ways(landmarks[:, :, :count])
     is_known = true.isfinite().all(-1)
-    off = (openings(x[:, :, :count, :2]) - true.nan_to_num()).abs().sum(-1)
+    off = (ways(x[:, :, :count, :2]) - true.nan_to_num()).abs().sum(-1)
     return torch.where(is_known, off, 0.0).flatten(1).sum(1), is_known.flatten(1).sum(1)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mixtura.errors import ConfigError
 from mixtura_live_portrait.config import LivePortraitConfig, Region
-from mixtura_live_portrait.losses.geometry import openings
+from mixtura_live_portrait.losses.geometry import ways
 from mixtura_live_portrait.losses.regions import EYES, FACE, LIPS, corners, known
 
 BASE = ("appearance", "motion", "warping", "generator")
@@ -96,7 +96,7 @@ def valid(config: LivePortraitConfig, batch: dict[str, Any]) -> dict[str, Tensor
     found["pose"] = batch["pose"].isfinite().all(-1).sum(1)
     guided = batch["guide"][:, :, : config.guided_keypoints()]
     found["guide"] = guided.isfinite().all(-1).sum((1, 2))
-    found["gaps"] = openings(guided).isfinite().all(-1).sum((1, 2))
+    found["gaps"] = ways(guided).isfinite().all(-1).sum((1, 2))
     found["identity"] = boxes[:, 1, FACE]
     for term in ("image", "perceptual", "gan", "features", "critic"):
         found[term] = ones
