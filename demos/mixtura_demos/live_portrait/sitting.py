@@ -67,7 +67,7 @@ def edited(sitting: Sitting, values: Mapping[str, float], amounts: dict[str, flo
     if edit.is_at_rest:
         return sitting.frame if paste else crop_of(sitting)
     with torch.inference_mode():
-        x = moved(portrait.movement, portrait.ratios, edit, networks.engine.small, stitching)
+        x = moved(portrait.movement, portrait.ratios, edit, networks.engine.small, stitching, told=portrait.told)
     (shot,) = Animator(networks.engine).paint(sitting.frame, [portrait], [x])
     return shot.pasted if paste else shot.crops[0]
 

@@ -127,6 +127,11 @@ class LivePortraitConfig(SystemConfig):
     stitching: tuple[int, ...] | None = None
     eyes: tuple[int, ...] | None = None
     lips: tuple[int, ...] | None = None
+    told_landmarks: bool | None = Field(
+        None,
+        description="eyes and lips are retargeted from the source's landmarks where these are known, not from where M sees them: "
+        "for an M that is too small to see how long lips are; false as published",
+    )
 
     equivariance: EquivarianceConfig = EquivarianceConfig()
     prior: PriorConfig = PriorConfig()

@@ -42,6 +42,20 @@ def transform(kp: Tensor, rotation: Tensor, exp: Tensor, t: Tensor, scale: Tenso
     return scale[..., None] * (kp @ rotation + exp) + shift[..., None, :]
 
 
+def placed(x: Tensor, landmarks: Tensor, chosen: Tensor | None = None) -> Tensor:
+    """Keypoints (b, k, 3), of which the first lie where landmarks (b, n, 2) do; z stays.
+
+    Only in the items chosen (b,) bool, all by default, and where landmarks are known.
+    """
+    count = min(x.shape[1], landmarks.shape[1])
+    true = landmarks[:, :count]
+    is_known = true.isfinite().all(-1, keepdim=True)
+    if chosen is not None:
+        is_known = is_known & chosen[:, None, None]
+    flat = torch.where(is_known, true.nan_to_num(), x[:, :count, :2])
+    return torch.cat([torch.cat([flat, x[:, :count, 2:]], -1), x[:, count:]], 1)
+
+
 class Motion(NamedTuple):
     """What M reads off an image.
 

@@ -17,7 +17,8 @@ from mixtura_live_portrait.animate.movement import Movement
 from mixtura_live_portrait.animate.regions import Region
 from mixtura_live_portrait.animate.retarget import Retargeted, Small, adjusted, retargeted
 from mixtura_live_portrait.animate.transfer import Rules, transfer
-from mixtura_live_portrait.keypoints import Motion
+from mixtura_live_portrait.faces.layouts import GUIDES
+from mixtura_live_portrait.keypoints import Motion, placed
 from mixtura_live_portrait.nets.sizes import Sizes
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class Request:
     the source's own motion is kept. `motion`: relative to the driving frame `first` (the first one when left out), absolute, or
     whole: the driving's pose, expression, place and size on the source's canonical keypoints, as training has it. `region` as
     `animate.regions` has it. `stitching` keeps the shoulders. `eyes` and `lips` (1 or n, 1) are opening ratios to be set; they
-    need the source's own, `ratios` (1 or n, 3): left eye, right eye, lips.
+    need the source's own, `ratios` (1 or n, 3): left eye, right eye, lips. Systems with `told_landmarks` need its `guide`
+    (1 or n, 12, 2), too: `faces.layouts.guide`, -1 to 1, NaN where unknown.
     """
 
     source: Tensor
@@ -48,6 +50,7 @@ class Request:
     eyes: Tensor | None = None
     lips: Tensor | None = None
     ratios: Tensor | None = None
+    guide: Tensor | None = None
 
     @staticmethod
     def of(sizes: Sizes, device: torch.device, **given: Any) -> Request:
@@ -61,17 +64,22 @@ class Request:
             **{name: _pictures(name, given[name], sizes, device) for name in _given(given, "source", "driving", "first")},
         }
         values |= {name: _ratios(name, given[name], device) for name in _given(given, "eyes", "lips", "ratios")}
+        values |= {name: _guide(given[name], device) for name in _given(given, "guide")}
         request = Request(**values)
         if request.motion not in get_args(How):
             raise DataError(f"motion {request.motion!r}: take one of {', '.join(get_args(How))}")
-        if request.ratios is None and not (request.eyes is None and request.lips is None):
+        is_opened = request.eyes is not None or request.lips is not None
+        if is_opened and request.ratios is None:
             raise DataError("eyes and lips are opened from where they are: give `ratios` (1, 3) of the source as well")
+        if is_opened and sizes.told_landmarks and request.guide is None:
+            raise DataError("eyes and lips are told landmarks: give `guide` (1, 12, 2) of the source beside its `ratios`")
         request.frames()
         return request
 
     def frames(self) -> int:
         """Frames that come out. Raises DataError when the inputs have different numbers of frames."""
-        counts = {len(x) for x in (self.source, self.driving, self.eyes, self.lips, self.ratios) if x is not None} - {1}
+        inputs = (self.source, self.driving, self.eyes, self.lips, self.ratios, self.guide)
+        counts = {len(x) for x in inputs if x is not None} - {1}
         if len(counts) > 1:
             raise DataError(f"inputs of {' and '.join(map(str, sorted(counts)))} frames; each needs as many, or one")
         return counts.pop() if counts else 1
@@ -99,6 +107,14 @@ def _ratios(name: str, value: Any, device: torch.device) -> Tensor:
     if ratios.ndim != 2 or ratios.shape[1] != width or not len(ratios):
         raise DataError(f"{name} has shape {tuple(ratios.shape)}; expected (n, {width}): opening ratios, 0 is shut")
     return ratios.to(device)
+
+
+def _guide(value: Any, device: torch.device) -> Tensor:
+    guide = torch.as_tensor(value, dtype=torch.float32)
+    guide = guide[None] if guide.ndim == 2 else guide
+    if guide.ndim != 3 or tuple(guide.shape[1:]) != (GUIDES, 2) or not len(guide):
+        raise DataError(f"guide has shape {tuple(guide.shape)}; expected (n, {GUIDES}, 2): points of `faces.layouts.guide`")
+    return guide.to(device)
 
 
 def run(system: LivePortrait, request: Request) -> dict[str, Tensor]:
@@ -134,11 +150,14 @@ def _moved(system: LivePortrait, request: Request, source: Movement) -> Movement
 
 def _adjusted(system: LivePortrait, request: Request, x_source: Tensor, x_driving: Tensor) -> Tensor:
     """Retargeting and stitching in the published order."""
-    wanted: list[Tensor | None] = [None, None]
+    told, wanted = x_source, list[Tensor | None]([None, None])
+    if system.sizes.told_landmarks and request.guide is not None:
+        count = max(len(x_source), len(request.guide))
+        told = placed(x_source.expand(count, -1, -1), request.guide.expand(count, -1, -1))
     for number, (name, own) in enumerate((("eyes", slice(0, 2)), ("lips", slice(2, 3)))):
         ratio = getattr(request, name)
         if ratio is not None and request.ratios is not None:
-            wanted[number] = retargeted(system.get_submodule(name), x_source, request.ratios[:, own], ratio)
+            wanted[number] = retargeted(system.get_submodule(name), told, request.ratios[:, own], ratio)
     small = Small(system.stitching, system.eyes, system.lips)
     return adjusted(
         small,

@@ -10,14 +10,16 @@ import torch
 
 from mixtura.errors import ConfigError, DataError
 from mixtura_live_portrait.animate.animator import Adjust, Animator, shared_length
-from mixtura_live_portrait.animate.looking import DRIVINGS, Looked, look, look_for_several
+from mixtura_live_portrait.animate.looking import DRIVINGS, How, Looked, look, look_for_several
 from mixtura_live_portrait.animate.portrait import Portrait, clip_portrait, movement_of, picture_portrait
 from mixtura_live_portrait.animate.smoothing import smoothed
 from mixtura_live_portrait.animate.stream import PATIENCE, Stream
 from mixtura_live_portrait.animate.templates import Template
 from mixtura_live_portrait.animate.transfer import Rules
-from mixtura_live_portrait.faces.crop import Frame, Square
+from mixtura_live_portrait.faces import layouts
+from mixtura_live_portrait.faces.crop import Frame, Square, moved
 from mixtura_live_portrait.faces.detector import Face
+from mixtura_live_portrait.faces.given import Given
 from mixtura_live_portrait.fast import ready
 from tests.plugins.live_portrait.animate_tools import SMALL, Fixed, TinyEngine, face, face_68, picture
 
@@ -41,6 +43,28 @@ def test_a_portrait_has_all_that_animation_needs() -> None:
     assert PORTRAIT.volume.shape == (1, *SMALL.volume)
     assert (len(PORTRAIT), PORTRAIT.is_clip, PORTRAIT.x.shape) == (1, False, (1, 10, 3))
     torch.testing.assert_close(PORTRAIT.x, PORTRAIT.movement.keypoints())
+
+
+def test_networks_that_are_told_landmarks_get_them_in_the_crop() -> None:
+    told = TinyEngine(replace(SMALL, keypoints=13, told_landmarks=True))
+    looked = look([SOURCE], SEES)
+    portrait = picture_portrait(told, SOURCE, looked)
+    inside = moved(layouts.guide(SEES.faces[0].landmarks), looked.squares[0].to_crop(2)) - 1
+    assert np.abs(inside).max() < 1
+    torch.testing.assert_close(portrait.told[0, :12, :2], torch.from_numpy(inside))
+    assert torch.equal(portrait.told[0, 12:], portrait.x[0, 12:])
+    assert torch.equal(portrait.told[..., 2], portrait.x[..., 2])
+    assert PORTRAIT.told is PORTRAIT.x
+    driving = Animator(told).template(CLIP, look(CLIP, SEES, DRIVINGS).still(), 25.0)
+    maker = Animator(told, adjust=replace(PLAIN, lips=True, lip_ratio=0.5))
+    blind = replace(portrait, guide=None)
+    assert not torch.allclose(maker.keypoints(portrait, driving), maker.keypoints(blind, driving))
+    clip = clip_portrait(told, CLIP, look(CLIP, SEES))
+    assert clip.guide is not None
+    assert clip.guide.shape == (5, 12, 2)
+    assert clip.first(2).told.shape == (2, 13, 3)
+    by_hand = look([SOURCE], None, How(given=Given([], [Square(80, 80, 90)])))
+    assert torch.equal(picture_portrait(told, SOURCE, by_hand).told, picture_portrait(told, SOURCE, by_hand).x)
 
 
 def test_batches_change_nothing() -> None:

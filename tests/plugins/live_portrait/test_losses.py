@@ -13,8 +13,10 @@ from torch import Tensor
 
 from mixtura.errors import CheckpointError, ConfigError
 from mixtura.rng import KeyedRng, SampleNoise
+from mixtura_live_portrait.animate.retarget import retargeted
 from mixtura_live_portrait.config import EquivarianceConfig, PriorConfig, WingConfig
 from mixtura_live_portrait.faces import layouts
+from mixtura_live_portrait.keypoints import placed
 from mixtura_live_portrait.losses import adversarial, geometry, regions
 from mixtura_live_portrait.losses.first import FirstStage
 from mixtura_live_portrait.losses.geometry import Warp
@@ -179,12 +181,13 @@ def test_keypoints_can_be_placed_where_landmarks_are() -> None:
     torch.manual_seed(0)
     x, landmarks = torch.rand(2, 12, 3, requires_grad=True), torch.rand(2, 10, 2)
     landmarks[0, 6] = NAN
-    placed, known = geometry.placed(x, landmarks, torch.tensor([True, False])), [0, 1, 2, 3, 4, 5, 7, 8, 9]
-    assert torch.equal(placed[0, known, :2], landmarks[0, known])
-    assert torch.equal(placed[0, [6, 10, 11]], x[0, [6, 10, 11]])
-    assert torch.equal(placed[..., 2], x[..., 2])
-    assert torch.equal(placed[1], x[1])
-    placed.sum().backward()
+    found, known = placed(x, landmarks, torch.tensor([True, False])), [0, 1, 2, 3, 4, 5, 7, 8, 9]
+    assert torch.equal(found[0, known, :2], landmarks[0, known])
+    assert torch.equal(found[0, [6, 10, 11]], x[0, [6, 10, 11]])
+    assert torch.equal(found[..., 2], x[..., 2])
+    assert torch.equal(found[1], x[1])
+    assert torch.equal(placed(x, landmarks)[1, :10, :2], landmarks[1])
+    found.sum().backward()
     assert x.grad is not None
     assert x.grad[0, known, :2].eq(0).all()
     assert x.grad.sum() == x.numel() - 2 * len(known)
@@ -321,6 +324,19 @@ def test_small_networks_are_guided_to_landmarks_of_their_part(part: str, points:
     torch.testing.assert_close(told[0], batch["ratios"][:, 1, places].mean(1, keepdim=True))
     way[1, 0 if part == "lips" else 9, 0] += 0.25  # another part moves along
     torch.testing.assert_close(stage.astray(part), torch.tensor([0, 0.25, 0]))
+
+
+def test_eyes_and_lips_may_be_told_landmarks() -> None:
+    for told_landmarks in (False, True):
+        system = system_of(told_landmarks=told_landmarks)
+        batch: dict[str, Any] = system.collate(samples_of(3, blank=(2,)))
+        stage = second_of(system, batch)
+        known = torch.equal(stage.told[:2, :11, :2], batch["guide"][:2, 0, :11])
+        assert (known, torch.equal(stage.told[2], stage.x[2])) == (told_landmarks, True)
+        wanted = torch.full((3, 1), 0.3)
+        torch.testing.assert_close(
+            stage.offsets("lips", wanted), retargeted(system.lips, stage.told, batch["ratios"][:, 0, 2:], wanted)
+        )
 
 
 def test_only_heads_that_keep_still_guide_small_networks() -> None:

@@ -12,7 +12,9 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from mixtura.errors import BadSample, CheckpointError, ConfigError, DataError
+from mixtura_live_portrait.animate.retarget import retargeted
 from mixtura_live_portrait.config import LivePortraitConfig
+from mixtura_live_portrait.keypoints import placed
 from mixtura_live_portrait.nets.sizes import TINY, Sizes
 from mixtura_live_portrait.system import LivePortrait
 from tests.plugins.live_portrait.training_tools import (
@@ -231,11 +233,28 @@ def test_small_networks_are_asked_when_they_are_wanted() -> None:
     assert not torch.allclose(system.infer(**given, lips=[0.5])["x_driving"], wider)
 
 
+def test_small_networks_are_told_landmarks_where_the_system_says_so() -> None:
+    system, seeing = system_of(told_landmarks=True), system_of()
+    guide = torch.rand(12, 2) - 0.5
+    guide[3] = float("nan")
+    given: dict[str, Any] = {"source": pictures(), "ratios": [0.3, 0.3, 0.1], "lips": [0.5]}
+    with pytest.raises(DataError, match=r"give `guide` \(1, 12, 2\) of the source"):
+        system.infer(**given)
+    found, unseen = (made.infer(**given, guide=guide) for made in (system, seeing))
+    told = placed(found["x_source"], guide[None])
+    wanted = retargeted(system.lips, told, torch.tensor([[0.1]]), torch.tensor([[0.5]]))
+    torch.testing.assert_close(found["x_driving"] - found["x_source"], wanted)
+    assert not torch.allclose(unseen["x_driving"], found["x_driving"])
+    blind = system.infer(**given, guide=torch.full((1, 12, 2), float("nan")))
+    torch.testing.assert_close(blind["x_driving"], unseen["x_driving"])
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         ({}, "source must be given"),
         ({"source": pictures(), "drive": 1}, "drive is not among them"),
+        ({"source": pictures(), "guide": torch.zeros(10, 2)}, r"guide has shape \(1, 10, 2\); expected \(n, 12, 2\)"),
         ({"source": torch.zeros(1, 3, 8, 8)}, r"source has shape \(1, 3, 8, 8\); expected \(n, 3, S, S\) with S 16"),
         ({"source": pictures() * float("nan")}, "source holds NaN"),
         ({"source": pictures(2), "driving": pictures(3)}, "inputs of 2 and 3 frames"),

@@ -142,13 +142,13 @@ class Animator:
         return Smoothing(partial(smoothed, observation=variance), partial(smoothed_rotations, observation=variance))
 
     def _closed(self, portrait: Portrait) -> Tensor:
-        return retarget.closed_lips(self.engine.small.lips, portrait.x, portrait.ratios)
+        return retarget.closed_lips(self.engine.small.lips, portrait.told, portrait.ratios)
 
     def _before(self, portrait: Portrait, closed: Tensor | None) -> Tensor | None:
         """Offsets of closed lips and of a clip's steady eyes."""
         before = closed if self.adjust.lip_normalise else None
         if self.adjust.steady_eyes and portrait.is_clip:
-            eyes = retarget.steady_eyes(self.engine.small.eyes, portrait.x, portrait.ratios)
+            eyes = retarget.steady_eyes(self.engine.small.eyes, portrait.told, portrait.ratios)
             before = eyes if before is None else before + eyes
         return before
 
@@ -158,10 +158,10 @@ class Animator:
         self.check_ratios(source=own, driving=driving.ratios)
         if adjust.eyes:
             wanted = _either(adjust.eye_ratio, retarget.eye_opening(driving.ratios))
-            eyes = retarget.retargeted(small.eyes, portrait.x, own[:, :2], wanted)
+            eyes = retarget.retargeted(small.eyes, portrait.told, own[:, :2], wanted)
         if adjust.lips:
             wanted = _either(adjust.lip_ratio, retarget.lip_opening(driving.ratios))
-            lips = retarget.retargeted(small.lips, portrait.x, own[:, 2:], wanted)
+            lips = retarget.retargeted(small.lips, portrait.told, own[:, 2:], wanted)
         return retarget.Retargeted(eyes, lips)
 
     def check_ratios(self, source: Tensor | None = None, driving: Tensor | None = None) -> None:

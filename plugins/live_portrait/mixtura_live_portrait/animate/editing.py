@@ -81,13 +81,21 @@ def moved(source: Movement, edit: Edit, lists: Lists | None = None) -> Movement:
 
 
 def edited(
-    source: Movement, ratios: Tensor, edit: Edit, small: Small, stitching: bool = True, lists: Lists | None = None
+    source: Movement,
+    ratios: Tensor,
+    edit: Edit,
+    small: Small,
+    stitching: bool = True,
+    lists: Lists | None = None,
+    told: Tensor | None = None,
 ) -> Tensor:
     """Keypoints (1, k, 3) of an edited face: moved, plus the offsets of eyes and lips, stitched.
 
-    ratios (1, 3) are the source's. Raises ConfigError for an eye or lip ratio where the source's own isn't known.
+    ratios (1, 3) are the source's; `told` (1, k, 3) its keypoints as eyes and lips are told them, by default those it has. Raises
+    ConfigError for an eye or lip ratio where the source's own isn't known.
     """
     x_source, retargeting = source.keypoints(), []
+    told = x_source if told is None else told
     for name, network, wanted, own in (
         ("eye_ratio", small.eyes, edit.eye_ratio, ratios[:, :2]),
         ("lip_ratio", small.lips, edit.lip_ratio, ratios[:, 2:]),
@@ -96,7 +104,7 @@ def edited(
             raise ConfigError(
                 f"edit.{name}: the landmarks don't tell how far they are open now; take a detector with lids and lips"
             )
-        given = None if wanted is None else retargeted(network, x_source, own, own.new_tensor([[wanted]]))
+        given = None if wanted is None else retargeted(network, told, own, own.new_tensor([[wanted]]))
         retargeting.append(given)
     x = moved(source, edit, lists).keypoints()
     return adjusted(small, x_source, x, stitching=stitching, is_relative=False, retargeting=Retargeted(*retargeting))

@@ -133,7 +133,9 @@ class Result:
         if not drivings:
             small, chosen = self.engine.small, self.chosen
             with torch.inference_mode():
-                return [edited(p.movement, p.ratios, chosen.edit, small, chosen.stitching, chosen.lists) for p in portraits]
+                return [
+                    edited(p.movement, p.ratios, chosen.edit, small, chosen.stitching, chosen.lists, p.told) for p in portraits
+                ]
         moves = list(drivings) * len(portraits) if len(drivings) == 1 else list(drivings)
         count = shared_length(*portraits, *moves)
         places = [self.animator.keypoints(portrait, move) for portrait, move in zip(portraits, moves, strict=True)]

@@ -19,7 +19,7 @@ from mixtura.errors import DataError
 from mixtura_live_portrait.faces.crop import DRIVING, SOURCE, Frame, Framing, Square, mean_square, square
 from mixtura_live_portrait.faces.detector import Detector, Face, NoFace, ordered
 from mixtura_live_portrait.faces.given import Given
-from mixtura_live_portrait.faces.layouts import Points, ratios
+from mixtura_live_portrait.faces.layouts import GUIDES, Points, guide, ratios
 from mixtura_live_portrait.faces.tracking import Tracker, Tracking
 
 Crop = Literal["face", "whole"]
@@ -48,11 +48,13 @@ class Looked:
     """One face through n frames: `squares` (n), `ratios` (n, 3) of left eye, right eye and lips, NaN where they can't be told.
 
     `landmarks` (L, 2) are those of the first frame; None where squares were given, or nothing was found in a whole frame.
+    `guides` (n, 12, 2) are what `faces.layouts.guide` takes of all frames' landmarks, in pixels, NaN where there is nothing.
     """
 
     squares: tuple[Square, ...]
     ratios: Tensor
     landmarks: Points | None = None
+    guides: Points | None = None
 
     def __len__(self) -> int:
         return len(self.squares)
@@ -61,7 +63,7 @@ class Looked:
         """With one square for all frames, the mean, not turned: so a head that moves also moves in its crop."""
         if len(self) == 1:
             return self
-        return Looked((mean_square(list(self.squares)),) * len(self), self.ratios, self.landmarks)
+        return replace(self, squares=(mean_square(list(self.squares)),) * len(self))
 
 
 def whole(frame: Frame) -> Square:
@@ -72,19 +74,20 @@ def whole(frame: Frame) -> Square:
 
 def look(frames: Iterable[Frame], detector: Detector | None, how: How = SOURCES) -> Looked:
     """Find one face in every frame. Raises NoFace, and DataError for clips without frames and files that don't fit."""
-    squares, rows, first = [], [], None
+    squares, rows, guides, first = [], [], [], None
     seeker = Seeker(detector, how)
     for number, frame in enumerate(frames):
         around, face = seeker.step(frame)
         squares.append(around)
         rows.append(opening(face))
+        guides.append(guiding(face))
         if number == 0 and face is not None:
             first = face.landmarks
     if not squares:
         raise DataError(f"{how.file or 'the clip'}: no frame at all; give a clip with at least one")
     if how.given is not None:
         how.given.check(len(squares))
-    return Looked(tuple(squares), torch.cat(rows), first)
+    return Looked(tuple(squares), torch.cat(rows), first, np.stack(guides))
 
 
 class Seeker:
@@ -124,6 +127,11 @@ def opening(face: Face | None) -> Tensor:
     return torch.from_numpy(np.array(values, np.float32))[None]
 
 
+def guiding(face: Face | None) -> Points:
+    """The guide (12, 2) of a face in pixels; NaN where there is none."""
+    return np.full((GUIDES, 2), np.nan, np.float32) if face is None else guide(face.landmarks)
+
+
 def look_for_several(
     frames: Iterable[Frame], detector: Detector | None, how: How = SOURCES, count: int | None = None
 ) -> list[Looked]:
@@ -153,4 +161,4 @@ def look_for_several(
 
 def _of_picture(frame: Frame, face: Face, how: How) -> Looked:
     around = whole(frame) if how.crop == "whole" else square(face.landmarks, how.framing)
-    return Looked((around,), opening(face), face.landmarks)
+    return Looked((around,), opening(face), face.landmarks, guiding(face)[None])

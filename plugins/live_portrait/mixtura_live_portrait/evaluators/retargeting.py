@@ -98,7 +98,8 @@ class Retargeting:
         start = _frame(clip.doing(clip.state(0), size))
         source, ratios = as_tensor(start.image[None]), torch.from_numpy(start.ratios[None])
         wanted = {part: torch.tensor(told)[:, None].to(device)}
-        painted = system.infer(source=source.to(device), ratios=ratios.to(device), **wanted)["frames"].cpu()
+        known = {"ratios": ratios.to(device), "guide": torch.from_numpy(start.guide[None]).to(device)}
+        painted = system.infer(source=source.to(device), **known, **wanted)["frames"].cpu()
         drawn = [_frame(_doing(clip, part, opening, size)) for opening in told]
         true = np.stack([frame.ratios for frame in drawn])
         own = meter.read(as_tensor(np.stack([frame.image for frame in drawn])), Places.of(drawn)).ratios.numpy() - true

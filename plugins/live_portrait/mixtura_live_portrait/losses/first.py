@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mixtura.system import Batch, StepContext
 from mixtura_live_portrait.config import Region
-from mixtura_live_portrait.keypoints import Motion
+from mixtura_live_portrait.keypoints import Motion, placed
 from mixtura_live_portrait.losses import adversarial, geometry
 from mixtura_live_portrait.losses.geometry import Warp
 from mixtura_live_portrait.losses.regions import FACE, corners, cut, difference
@@ -84,7 +84,7 @@ class FirstStage:
         if self.config.teacher_forcing:
             guide = self.batch["guide"][:, :, : self.config.guided_keypoints()]
             chosen = self.ctx.noise.uniform("teacher forcing") < self.config.teacher_forcing
-            x_s, x_d = (geometry.placed(x, guide[:, frame], chosen) for frame, x in enumerate((x_s, x_d)))
+            x_s, x_d = (placed(x, guide[:, frame], chosen) for frame, x in enumerate((x_s, x_d)))
         return self.system.paint(self.system.volume(self.source), x_s, x_d)
 
     def keypoints(self, made: Looked) -> Totals:

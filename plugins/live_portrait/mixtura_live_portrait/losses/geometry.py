@@ -107,18 +107,6 @@ def ways(points: Tensor) -> Tensor:
     return points[..., ends, :] - points[..., starts, :]
 
 
-def placed(x: Tensor, landmarks: Tensor, chosen: Tensor) -> Tensor:
-    """Keypoints (b, k, 3), of which the first lie where landmarks (b, n, 2) do; z stays.
-
-    Only in the items chosen (b,) bool, and where landmarks are known.
-    """
-    count = min(x.shape[1], landmarks.shape[1])
-    true = landmarks[:, :count]
-    is_known = true.isfinite().all(-1, keepdim=True) & chosen[:, None, None]
-    flat = torch.where(is_known, true.nan_to_num(), x[:, :count, :2])
-    return torch.cat([torch.cat([flat, x[:, :count, 2:]], -1), x[:, count:]], 1)
-
-
 def gaps(x: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor]:
     """Error of the ways of keypoints (b, f, k, 3) beside landmarks (b, f, n, 2): sum over known ones, and their number; (b,).
 

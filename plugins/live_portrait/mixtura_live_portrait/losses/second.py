@@ -23,7 +23,7 @@ from torch import Tensor
 from mixtura.system import Batch, StepContext
 from mixtura_live_portrait.animate.retarget import retargeted, stitched
 from mixtura_live_portrait.faces.layouts import GUIDING, OPENINGS
-from mixtura_live_portrait.keypoints import Motion
+from mixtura_live_portrait.keypoints import Motion, placed
 from mixtura_live_portrait.losses.regions import EYES, FACE, LIPS, below, corners, difference, grown, inside
 from mixtura_live_portrait.losses.terms import SMALL
 
@@ -44,6 +44,7 @@ class SecondStage:
         with torch.no_grad():
             self.motion = Motion.of(system.motion(system.shrunk(self.source)))
             self.x = self.motion.keypoints()
+            self.told = placed(self.x, batch["guide"][:, 0]) if system.sizes.told_landmarks else self.x
 
     def totals(self) -> Totals:
         """Sums of all terms that are asked for."""
@@ -109,7 +110,7 @@ class SecondStage:
     def offsets(self, part: str, wanted: Tensor) -> Tensor:
         """What eyes or lips add to the source's keypoints (b, k, 3) for the openings wanted (b, 1)."""
         own = self.batch["ratios"][:, 0, OPENINGS[part]]
-        return retargeted(self.system.get_submodule(part), self.x, own, wanted)
+        return retargeted(self.system.get_submodule(part), self.told, own, wanted)
 
 
 def _size(offsets: Tensor) -> Tensor:

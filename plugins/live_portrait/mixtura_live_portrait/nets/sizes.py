@@ -42,10 +42,12 @@ class Sizes:
     painted: int = 64
     shared: int = 128
     shuffle: int = 2
-    # Hidden widths of the three small networks.
+    # Hidden widths of the three small networks. `told_landmarks`: of a source's keypoints, eyes and lips are told those that have
+    # a landmark (`faces.layouts.guide`) where the landmark is; the published ones, where M sees them.
     stitching: tuple[int, ...] = (128, 128, 64)
     eyes: tuple[int, ...] = (256, 256, 128, 128, 64)
     lips: tuple[int, ...] = (128, 128, 64)
+    told_landmarks: bool = False
 
     def __post_init__(self) -> None:
         wrong = [
