@@ -29,9 +29,9 @@ from mixtura_live_portrait.data.drawn.clip import DrawnClip
 from mixtura_live_portrait.data.drawn.state import Expression
 from mixtura_live_portrait.data.sample import Frame
 from mixtura_live_portrait.losses.regions import FACE, corners, cut, grown, patches
-from mixtura_live_portrait.nets.reader import Opening
+from mixtura_live_portrait.nets.reader import Opening, softest
 
-VERSION = 4
+VERSION = 5
 CROWD = 8371
 """Seed of the people it learns on and is measured on; configurations have small ones."""
 PEOPLE, FRAMES, HELD_OUT, CLIP = 180, 10, 40, 250
@@ -40,7 +40,7 @@ SIDE, ROOM, PATCH = 48, 0.15, 24
 STEM, WIDTHS, PART_WIDTHS = 5, (20, 40, 64, 80), (16, 32, 48)
 EMBEDDING = 32
 STEPS, BATCH, RATE = 240, 64, 2e-3
-PART_STEPS, SLIP = 800, 0.15
+PART_STEPS, SLIP = 1200, 0.15
 """Steps of what reads eyes and lips, and how far their patches are out of place at most, in their lengths."""
 DEGREES, SHARPNESS = 20.0, 12.0
 """Angle that counts as much as a whole unit of expression; factor on cosines before people are told apart by them."""
@@ -219,7 +219,7 @@ def learn_faces(network: FaceNet, given: Drawn) -> None:
     parts = zip(given.pictures.split(256), grown(given.places.boxes, ROOM).split(256), strict=True)
     faces = torch.cat([cut(pictures, boxes, SIDE) for pictures, boxes in parts])
     for some, optimizer in _steps([*network.parameters(), *people.parameters()], STEPS, len(faces)):
-        pose, brow, identity = network(_softened(faces[some]))
+        pose, brow, identity = network(_softened(faces[some], most=0.5))
         cosines = identity @ F.normalize(people.weight, dim=1).T
         off = (pose - given.pose[some]).abs().mean() / DEGREES + (brow[:, 0] - given.expression[some, BROW]).abs().mean()
         _down(optimizer, off + 0.1 * F.cross_entropy(SHARPNESS * cosines, given.who[some]))
@@ -233,16 +233,16 @@ def learn_parts(network: PartNet, given: Drawn) -> None:
     spread = true.std(0) + 0.01
     for some, optimizer in _steps(list(network.parameters()), PART_STEPS, len(ends)):
         slip = SLIP * length[some] * (2 * torch.rand(BATCH, 3, 1, 2) - 1)
-        ratios, shown = network(patches(_softened(given.pictures[some]), ends[some] + slip, PATCH))
+        ratios, shown = network(patches(_softened(given.pictures[some], most=1.0), ends[some] + slip, PATCH))
         off = 4 * (ratios - given.ratios[some]).abs().mean()
         _down(optimizer, off + ((shown - true[some]) / spread).square().mean())
 
 
-def _softened(pictures: Tensor) -> Tensor:
-    """Every second picture a little blurred, for painted ones are softer than drawn ones."""
+def _softened(pictures: Tensor, most: float) -> Tensor:
+    """Every second picture softer, one more than another, for painted ones are softer than drawn ones."""
     half = len(pictures) // 2
-    soft = F.avg_pool2d(pictures[:half], 3, stride=1, padding=1, count_include_pad=False)
-    return torch.cat([(soft + pictures[:half]) / 2, pictures[half:]])
+    soft = torch.lerp(pictures[:half], softest(pictures[:half]), most * torch.rand(half, 1, 1, 1))
+    return torch.cat([soft, pictures[half:]])
 
 
 def worth(meter: Meter, held: Drawn) -> dict[str, float]:

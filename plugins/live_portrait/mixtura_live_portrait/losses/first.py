@@ -19,6 +19,7 @@ from mixtura_live_portrait.losses import adversarial, geometry
 from mixtura_live_portrait.losses.geometry import Warp
 from mixtura_live_portrait.losses.regions import FACE, corners, cut, difference
 from mixtura_live_portrait.losses.terms import KEYPOINTS, PARTS, name_in, pixels, readable
+from mixtura_live_portrait.nets.reader import softest
 
 if TYPE_CHECKING:
     from mixtura_live_portrait.system import LivePortrait
@@ -27,8 +28,6 @@ Totals = dict[str, Tensor]
 """Term -> sum of each sample (b,)."""
 SLIP = 0.15
 """How far out of place, in lengths of an eye or of the lips, the reader's patches are at most."""
-SOFT = 5
-"""Pixels along a side that the softest frames average for the reader."""
 GRAIN = 0.1
 """Standard deviation of the noise in the grainiest ones."""
 
@@ -185,11 +184,3 @@ class FirstStage:
         length = (ends[:, :, 1] - ends[:, :, 0]).norm(dim=-1)[..., None, None]
         off = (self.system.read(pictures, ends + slip * length) - self.batch["ratios"][:, frame]).abs()
         return torch.where(readable(self.batch)[:, frame], off, 0.0)
-
-
-def softest(pictures: Tensor) -> Tensor:
-    """Means over SOFT x SOFT pixels (b, c, h, w) -> same; beyond the border pixels repeat. Sums of slices: pooling is slower."""
-    wide = F.pad(pictures, (SOFT // 2,) * 4, mode="replicate")
-    height, width = pictures.shape[-2:]
-    rows = sum((wide[..., i : i + height, :] for i in range(1, SOFT)), wide[..., :height, :])
-    return sum((rows[..., i : i + width] for i in range(1, SOFT)), rows[..., :width]) / SOFT**2

@@ -14,6 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+SOFT = 5
+"""Pixels along a side that the softest frames average."""
+
+
+def softest(pictures: Tensor) -> Tensor:
+    """Means over SOFT x SOFT pixels (b, c, h, w) -> same; beyond the border pixels repeat. Sums of slices: pooling is slower."""
+    wide = F.pad(pictures, (SOFT // 2,) * 4, mode="replicate")
+    height, width = pictures.shape[-2:]
+    rows = sum((wide[..., i : i + height, :] for i in range(1, SOFT)), wide[..., :height, :])
+    return sum((rows[..., i : i + width] for i in range(1, SOFT)), rows[..., :width]) / SOFT**2
+
 
 class Opening(nn.Module):
     """Patches (b, 3, side, side) in 0..1 -> numbers (b, outputs), the opening first. Halved after each convolution."""
