@@ -366,7 +366,9 @@ def test_a_stage_has_the_terms_of_what_it_trains() -> None:
     assert set(terms_of(config, ("reader",))) == {"ratios"}
     looking = {"equivariance", "prior", "pose", "deformation", "guide", "gaps", "ratios"}
     assert set(terms_of(config, ("motion", "reader"))) == looking
-    assert set(terms_of(config, ("warping",))) > looking - {"ratios"} | {"image"}
+    assert set(terms_of(config, BASE)) > looking - {"ratios"} | {"image"}
+    resting = set(terms_of(config, ("appearance", "warping", "generator")))
+    assert resting == set(terms_of(config, BASE)) - looking
 
 
 @pytest.mark.parametrize(

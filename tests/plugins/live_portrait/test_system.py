@@ -28,7 +28,7 @@ from tests.plugins.live_portrait.training_tools import (
     training,
 )
 
-STAGES = {"one": ALL_OF_ONE, "two": ("stitching", "eyes", "lips")}
+STAGES = {"one": ALL_OF_ONE, "painting": ("appearance", "warping", "generator"), "two": ("stitching", "eyes", "lips")}
 
 
 def pictures(count: int = 1, seed: int = 0) -> Tensor:
@@ -46,7 +46,8 @@ def test_losses_count_what_counts_tells(stage: str) -> None:
     terms, counts = system.losses(batch, context_of([0, 1, 2, 3])), system.counts(batch)
     assert {name: float(term.count) for name, term in terms.items()} == counts
     assert all(torch.isfinite(term.total) for term in terms.values())
-    assert counts["pose" if stage == "one" else "eyes"] == (6 if stage == "one" else 3)
+    term, count = {"one": ("pose", 6), "painting": ("image", 3), "two": ("eyes", 3)}[stage]
+    assert counts[term] == count
 
 
 @pytest.mark.parametrize("stage", STAGES)

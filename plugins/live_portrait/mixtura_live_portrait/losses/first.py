@@ -33,12 +33,12 @@ GRAIN = 0.1
 
 
 class Looked(NamedTuple):
-    """Motions of source, driving and warped driving, the canonical keypoints of all being the source's."""
+    """Motions of source, driving and, where M learns, warped driving, the canonical keypoints of all being the source's."""
 
     source: Motion
     driving: Motion
-    warped: Motion
-    warp: Warp
+    warped: Motion | None = None
+    warp: Warp | None = None
 
 
 class FirstStage:
@@ -57,9 +57,10 @@ class FirstStage:
         if "ratios" in self.terms:
             found["ratios"] = self.reading()
         painted = {term for term in self.terms.difference(KEYPOINTS, ("ratios",)) if not term.startswith("critic")}
-        if painted or self.terms.intersection(KEYPOINTS):
+        learns = not self.terms.isdisjoint(KEYPOINTS)
+        if painted or learns:
             looked = self.looked()
-            found |= self.keypoints(looked)
+            found |= self.keypoints(looked) if learns else {}
             if painted:
                 picture = self.painted(looked)
                 self.ctx.kept["painted"] = picture.detach()
@@ -69,13 +70,15 @@ class FirstStage:
         return found
 
     def looked(self) -> Looked:
-        """What M reads off source, driving and warped driving frame."""
-        system = self.system
-        warp = Warp.drawn(self.ctx.noise, self.config.equivariance)
-        pictures = torch.cat([self.source, self.seen, warp.picture(self.seen)])
-        motions = Motion.of(system.motion(system.shrunk(pictures)))
-        source, driving, warped = (Motion(*parts) for parts in zip(*(part.chunk(3) for part in motions), strict=True))
-        return Looked(source, driving._replace(kp=source.kp), warped._replace(kp=source.kp), warp)
+        """What M reads off source and driving frame, and off the warped one if it is asked to be equivariant."""
+        system, views, warp = self.system, [self.source, self.seen], None
+        if "equivariance" in self.terms:
+            warp = Warp.drawn(self.ctx.noise, self.config.equivariance)
+            views.append(warp.picture(self.seen))
+        motions = Motion.of(system.motion(system.shrunk(torch.cat(views))))
+        source, *others = (Motion(*parts) for parts in zip(*(part.chunk(len(views)) for part in motions), strict=True))
+        driving, *warped = (other._replace(kp=source.kp) for other in others)
+        return Looked(source, driving, warped[0] if warped else None, warp)
 
     def painted(self, looked: Looked) -> Tensor:
         """The driving frame, painted from the source."""
@@ -92,14 +95,16 @@ class FirstStage:
         x_s, x_d = made.source.keypoints(), made.driving.keypoints()
         both = torch.stack([x_s, x_d], 1)[:, :, : config.guided_keypoints()]
         angles = torch.stack([torch.stack([m.pitch, m.yaw, m.roll], -1) for m in (made.source, made.driving)], 1)
-        return {
-            "equivariance": geometry.equivariance(x_d, made.warped.keypoints(), made.warp),
+        found = {
             "prior": geometry.prior(x_d, config.prior, config.guided_keypoints()),
             "pose": geometry.pose(angles, batch["pose"])[0],
             "deformation": (geometry.deformation(made.source.exp) + geometry.deformation(made.driving.exp)) / 2,
             "guide": geometry.guide(both, batch["guide"], config.wing)[0],
             "gaps": geometry.gaps(both, batch["guide"])[0],
         }
+        if made.warped is not None and made.warp is not None:
+            found["equivariance"] = geometry.equivariance(x_d, made.warped.keypoints(), made.warp)
+        return found
 
     def painting(self, picture: Tensor) -> Totals:
         """Terms that look at the picture."""

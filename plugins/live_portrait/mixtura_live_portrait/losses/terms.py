@@ -1,8 +1,8 @@
 """Which terms a stage has, and how many valid items each has in a batch: from the configuration and the data alone.
 
-A stage's `train:` decides. Networks of stage one that train have the terms of stage one; motion alone has those of keypoints,
-which paint nothing and so are quick. Terms of the two players need the critics, too; `ratios` needs the reader. Stitching, eyes
-and lips each have their terms of stage two.
+A stage's `train:` decides. Where motion trains there are the terms of keypoints, which paint nothing and so are quick; where
+appearance, warping or generator train, those of painted pictures. Terms of the two players need the critics, too; `ratios`
+needs the reader. Stitching, eyes and lips each have their terms of stage two.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def terms_of(config: LivePortraitConfig, trained: Collection[str]) -> dict[str, 
             f"the parts with `train:`, as [{', '.join(BASE)}, critics, reader], and [{', '.join(SMALL)}] in a stage of their own"
         )
     paints = set(base) - {"motion"}
-    terms = dict.fromkeys(KEYPOINTS, PAINTER) if base else {}
+    terms = dict.fromkeys(KEYPOINTS, PAINTER) if "motion" in base else {}
     if paints:
         terms |= dict.fromkeys(_painting(config), PAINTER)
     if paints and "critics" in trained:
