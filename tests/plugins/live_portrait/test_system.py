@@ -46,7 +46,7 @@ def test_losses_count_what_counts_tells(stage: str) -> None:
     terms, counts = system.losses(batch, context_of([0, 1, 2, 3])), system.counts(batch)
     assert {name: float(term.count) for name, term in terms.items()} == counts
     assert all(torch.isfinite(term.total) for term in terms.values())
-    term, count = {"one": ("pose", 6), "painting": ("image", 3), "two": ("eyes", 3)}[stage]
+    term, count = {"one": ("pose", 6), "painting": ("image_face", 3), "two": ("eyes", 3)}[stage]
     assert counts[term] == count
 
 
