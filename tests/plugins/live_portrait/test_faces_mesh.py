@@ -30,8 +30,10 @@ EYES_AND_LIPS = [
     [247, 107],
     [223, 144],
     [223, 150],
+    [203, 139],
+    [245, 141],
 ]
-"""Where a person sees the ten points of `guide` in the portrait, to about two pixels."""
+"""Where a person sees the points of `guide` in the portrait, to about two pixels."""
 
 
 @pytest.fixture(scope="module")
