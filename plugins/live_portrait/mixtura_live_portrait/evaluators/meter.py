@@ -31,16 +31,16 @@ from mixtura_live_portrait.data.sample import Frame
 from mixtura_live_portrait.losses.regions import FACE, corners, cut, grown, patches
 from mixtura_live_portrait.nets.reader import Opening, softest
 
-VERSION = 5
+VERSION = 6
 CROWD = 8371
 """Seed of the people it learns on and is measured on; configurations have small ones."""
-PEOPLE, FRAMES, HELD_OUT, CLIP = 180, 10, 40, 250
+PEOPLE, FRAMES, HELD_OUT, CLIP = 240, 10, 40, 250
 SIDE, ROOM, PATCH = 48, 0.15, 24
 """Sides of the faces and of the eyes and lips that it sees, and by how much faces reach beyond their box."""
 STEM, WIDTHS, PART_WIDTHS = 5, (20, 40, 64, 80), (16, 32, 48)
 EMBEDDING = 32
 STEPS, BATCH, RATE = 240, 64, 2e-3
-PART_STEPS, SLIP = 1200, 0.15
+PART_STEPS, SLIP = 1800, 0.1
 """Steps of what reads eyes and lips, and how far their patches are out of place at most, in their lengths."""
 DEGREES, SHARPNESS = 20.0, 12.0
 """Angle that counts as much as a whole unit of expression; factor on cosines before people are told apart by them."""
@@ -234,7 +234,7 @@ def learn_parts(network: PartNet, given: Drawn) -> None:
     for some, optimizer in _steps(list(network.parameters()), PART_STEPS, len(ends)):
         slip = SLIP * length[some] * (2 * torch.rand(BATCH, 3, 1, 2) - 1)
         ratios, shown = network(patches(_softened(given.pictures[some], most=1.0), ends[some] + slip, PATCH))
-        off = 4 * (ratios - given.ratios[some]).abs().mean()
+        off = 12 * (ratios - given.ratios[some]).abs().mean()
         _down(optimizer, off + ((shown - true[some]) / spread).square().mean())
 
 

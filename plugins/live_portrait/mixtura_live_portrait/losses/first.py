@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 Totals = dict[str, Tensor]
 """Term -> sum of each sample (b,)."""
-SLIP = 0.15
+SLIP = 0.1
 """How far out of place, in lengths of an eye or of the lips, the reader's patches are at most."""
-GRAIN = 0.1
+GRAIN = 0.03
 """Standard deviation of the noise in the grainiest ones."""
 
 
@@ -175,10 +175,10 @@ class FirstStage:
         return torch.stack(off, 1).sum((1, 2))
 
     def worn(self, name: str, pictures: Tensor) -> Tensor:
-        """Pictures softer and grainier by chance, one more than another."""
+        """Pictures softer and grainier by chance, most of them a little."""
         soft, grain = (self.ctx.noise.uniform(f"{what} {name}", 1, 1, 1) for what in ("softness", "grain"))
         noise = self.ctx.noise.normal(f"noise {name}", *pictures.shape[1:])
-        return torch.lerp(pictures, softest(pictures), soft) + GRAIN * grain * noise
+        return torch.lerp(pictures, softest(pictures), soft**2) + GRAIN * grain * noise
 
     def _misread(self, pictures: Tensor, frame: int, slip: Tensor | float = 0.0) -> Tensor:
         """How far off a frame's ratios what the reader reads in pictures of it is, 0 where they are unknown (b, 3).

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 FACE, EYES, LIPS = 0, 1, 2
 """Places of the boxes in a sample."""
-ZOOM = 2.0
+ZOOM = 1.4
 """Side of a patch over the distance of the two corners that it lies around."""
 
 
