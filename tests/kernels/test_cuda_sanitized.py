@@ -25,7 +25,7 @@ def test_the_address_sanitizer_finds_nothing() -> None:
         pytest.skip("g++ has no sanitizer runtime here")
     # Fibers have stacks of their own, which the sanitizer's fake ones would not survive.
     settings = {"LD_PRELOAD": ":".join(map(str, runtimes)), "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0"}
-    command = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", str(HERE / "test_cuda_emulated.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", str(HERE / "cuda")]
     environment = {**os.environ, **settings, "MIXTURA_EMULATION_SANITIZE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=HERE.parents[1], check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

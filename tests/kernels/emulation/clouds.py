@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.kernels.emulation.driver import Scene, floats
+from tests.kernels.emulation import driver
+from tests.kernels.emulation.driver import DEPTH, Library, Scene, floats
+
+OF_A_GAUSSIAN = ("means", "quats", "scales", "opacities", "sh")
+OF_A_VIEW = ("viewmats", "ks", "background")
 
 
 def look_at_origin(angle: float, distance: float = 4.0) -> np.ndarray:
@@ -62,3 +66,15 @@ def cotangents(seed: int, s: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     shape = (*s.sizes[:2], s.height, s.width)
     image, depth, end = (floats(rng.standard_normal(size)) for size in ((*shape, s.channels), shape, shape))
     return image, depth, end
+
+
+def views_of(scene: Scene) -> list[tuple[int, int]]:
+    """Number of scene and view of each."""
+    return [(i, j) for i in range(scene.sizes[0]) for j in range(scene.sizes[1])]
+
+
+def gradients_of(lib: Library, scene: Scene, seed: int = 3) -> dict[str, np.ndarray]:
+    """Of all stages, for random cotangents."""
+    v_image, v_depth, v_end = cotangents(seed, scene)
+    out = driver.render(lib, scene)
+    return driver.differentiate(lib, scene, out, v_image, v_depth if scene.flags & DEPTH else None, v_end)

@@ -357,3 +357,21 @@ def differentiate(
     if s.background is not None and v_image is not None:
         grads["v_background"] = (out["transmittance"][..., None] * v_image).sum((2, 3))
     return grads
+
+
+def shade(lib: Library, s: Scene) -> np.ndarray:
+    """Colours alone (B, V, N, 3)."""
+    colors = rubbish(*s.sizes, 3)
+    lib.call("splat_shade", s.options(), s.means, s.viewmats, s.sh, colors)
+    return colors
+
+
+def shade_backward(lib: Library, s: Scene, v_colors: np.ndarray) -> dict[str, np.ndarray]:
+    """Gradients of `shade`."""
+    grads = {name: rubbish(*getattr(s, name).shape) for name in ("means", "viewmats", "sh")}
+    options = s.options()
+    memory = lib.scratch(options, FOR_PROJECT_BACKWARD)
+    lib.call("splat_shade_backward", options, s.means, s.viewmats, s.sh, shade(lib, s), v_colors,
+             grads["means"], grads["viewmats"], grads["sh"])  # fmt: skip
+    del memory
+    return grads

@@ -1,39 +1,20 @@
-"""The CUDA kernels agree with recorded outputs and with float64: compiled as C++ against a CPU emulation, and on a GPU."""
+"""Images and gradients of the CUDA kernels agree with recorded ones and with float64, edges and errors included."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
 import torch
 
 from tests.kernels.emulation import dense, driver
-from tests.kernels.emulation.clouds import cotangents, random_scene
+from tests.kernels.emulation.clouds import OF_A_GAUSSIAN, cotangents, gradients_of, random_scene, views_of
 from tests.kernels.emulation.driver import DEPTH, DETERMINISTIC, GRAPHDECO, SHARED_FEATURES, Library, Scene, SplatError, floats
 from tests.kernels.emulation.goldens import CASES, golden, golden_cotangents, golden_scene
 from tests.parity.fill import compare
 
 FORWARD, BACKWARD = 1e-5, 1e-4
-OF_A_GAUSSIAN = ("means", "quats", "scales", "opacities", "sh")
-OF_A_VIEW = ("viewmats", "ks", "background")
-
-
-@pytest.fixture(scope="module", params=["emulated", pytest.param("device", marks=pytest.mark.gpu)])
-def lib(request: pytest.FixtureRequest) -> Library:
-    if request.param == "emulated":
-        return driver.emulated()
-    if not torch.cuda.is_available() or driver.NVCC is None:
-        pytest.skip("no GPU that torch can use, or no nvcc")
-    return driver.on_device()
-
-
-def gradients_of(lib: Library, scene: Scene, seed: int = 3) -> dict[str, np.ndarray]:
-    """Of all stages, for random cotangents."""
-    v_image, v_depth, v_end = cotangents(seed, scene)
-    out = driver.render(lib, scene)
-    return driver.differentiate(lib, scene, out, v_image, v_depth if scene.flags & DEPTH else None, v_end)
 
 
 # ---- recorded scenes -----------------------------------------------------------------------------------------------
@@ -84,10 +65,6 @@ def dense_view(scene: Scene, splats: torch.Tensor, features: torch.Tensor, i: in
     background = None if scene.background is None else torch.from_numpy(scene.background[i, j]).double()
     own = features[i, j if features.shape[1] > 1 else 0]
     return dense.composite(splats[i, j], own, scene.width, scene.height, background, scene.alpha_limit, allowed)
-
-
-def views_of(scene: Scene) -> list[tuple[int, int]]:
-    return [(i, j) for i in range(scene.sizes[0]) for j in range(scene.sizes[1])]
 
 
 @pytest.mark.parametrize("mode", [0, DETERMINISTIC], ids=["atomic", "deterministic"])
@@ -187,198 +164,7 @@ def test_the_original_extent_reaches_whole_tiles(lib: Library) -> None:
     assert compare(everywhere.numpy(), image.numpy()) > FORWARD  # or this test would show nothing
 
 
-# ---- lists ---------------------------------------------------------------------------------------------------------
-
-
-def expected_tiles(scene: Scene, splat: np.ndarray, margin: float) -> set[int]:
-    """Tiles whose rectangle of pixel centres the ellipse sigma <= tau + margin meets, by brute force."""
-    across, found = -(-scene.width // 16), set()
-    for tile in range(scene.tiles):
-        left, top = tile % across * 16 + 0.5, tile // across * 16 + 0.5
-        right, bottom = min(left + 15, scene.width - 0.5), min(top + 15, scene.height - 0.5)
-        if dense.least_sigma(splat, left, right, top, bottom) <= splat[6] + margin:
-            found.add(tile)
-    return found
-
-
-def listed_tiles(scene: Scene, out: dict[str, np.ndarray], view: int) -> list[set[int]]:
-    """For each Gaussian of a view the tiles whose list has it."""
-    tiles: list[set[int]] = [set() for _ in range(scene.sizes[2])]
-    bounds = out["ranges"][view]
-    for tile in range(scene.tiles):
-        for n in out["ids"][bounds[tile] : bounds[tile + 1]]:
-            assert tile not in tiles[n]
-            tiles[n].add(tile)
-    return tiles
-
-
-@pytest.mark.parametrize("log_scales", [(-5.0, -4.0), (-4.0, -1.0), (-1.0, 0.5)], ids=["small", "mixed", "large"])
-def test_lists_hold_exactly_the_tiles_that_an_ellipse_meets(lib: Library, log_scales: tuple[float, float]) -> None:
-    scene = random_scene(5, views=2, gaussians=100, width=150, height=90, log_scales=log_scales)
-    scene.scales[..., 0] *= 0.03  # needles
-    out = driver.bin_(lib, scene, driver.project(lib, scene))
-    for view in range(2):
-        for n, tiles in enumerate(listed_tiles(scene, out, view)):
-            splat = out["splats"][0, view, n].astype(np.float64)
-            assert len(tiles) == out["tiles"][0, view, n]
-            if splat[6] >= 0:
-                assert expected_tiles(scene, splat, -1e-5) <= tiles <= expected_tiles(scene, splat, 2e-3)
-
-
-def test_lists_are_ordered_by_depth_and_then_by_index(lib: Library) -> None:
-    scene = random_scene(6, scenes=2, views=2, gaussians=120)
-    scene.means = np.repeat(scene.means[:, :24], 5, 1)  # five Gaussians at each depth
-    out = driver.bin_(lib, scene, driver.project(lib, scene))
-    depths = out["splats"][..., 7].reshape(4, -1)
-    for view, bounds in enumerate(out["ranges"]):
-        for begin, end in itertools.pairwise(bounds):
-            keys = [(depths[view, n], n) for n in out["ids"][begin:end]]
-            assert keys == sorted(keys)
-    assert out["ranges"][0, 0] == 0
-    assert np.all(out["ranges"][1:, 0] == out["ranges"][:-1, -1])
-    assert out["ranges"][-1, -1] == out["stats"][0] == out["tiles"].sum()
-
-
-def test_slots_lead_from_each_gaussian_to_its_entries(lib: Library) -> None:
-    scene = random_scene(8, scenes=2, views=2)
-    out = driver.bin_(lib, scene, driver.project(lib, scene), numbered=True)
-    plain = driver.bin_(lib, scene, driver.project(lib, scene))
-    assert np.array_equal(out["ids"], plain["ids"])
-    for view, bounds in enumerate(out["ranges"]):
-        begin, tiles, first = bounds[0], out["tiles"].reshape(4, -1)[view], out["first"].reshape(4, -1)[view]
-        for n, count in enumerate(tiles):
-            places = out["slots"][begin + first[n] : begin + first[n] + count]
-            assert np.all(out["ids"][begin + places] == n)
-
-
-def test_more_tiles_than_short_keys_can_number(lib: Library) -> None:
-    scene = random_scene(9, views=2, gaussians=30, width=16 * 33000, height=1, log_scales=(-2, -1))
-    out = driver.bin_(lib, scene, driver.project(lib, scene))
-    assert scene.tiles * 2 > 1 << 16
-    for view in range(2):
-        assert [len(t) for t in listed_tiles(scene, out, view)] == out["tiles"][0, view].tolist()
-
-
-def test_splats_of_more_than_32_rows_of_tiles(lib: Library) -> None:
-    scene = random_scene(10, gaussians=4, width=20, height=16 * 70, log_scales=(2, 3), focal=40)
-    out = driver.bin_(lib, scene, driver.project(lib, scene))
-    assert out["tiles"].max() > 64
-    assert [len(t) for t in listed_tiles(scene, out, 0)] == out["tiles"][0, 0].tolist()
-
-
-# ---- what must not matter ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("flags", [0, DETERMINISTIC | DEPTH], ids=["atomic", "deterministic"])
-def test_the_schedule_of_threads_does_not_matter(lib: Library, flags: int) -> None:
-    scene = random_scene(12, views=2, gaussians=60, flags=flags)
-    runs = []
-    for seed in range(4):
-        lib.seed(seed)
-        runs.append({**driver.render(lib, scene), **gradients_of(lib, scene)})
-    for name, first in runs[0].items():
-        if first is None:
-            continue
-        for other in runs[1:]:
-            if flags & DETERMINISTIC or not name.startswith("v_"):
-                assert np.array_equal(first, other[name], equal_nan=True), name
-            else:
-                assert compare(other[name], first) < 1e-5, name
-
-
-@pytest.mark.parametrize("channels", [None, 6])
-def test_deterministic_gradients_equal_the_atomic_ones(lib: Library, channels: int | None) -> None:
-    scene = random_scene(13, scenes=2, views=3, channels=channels, shared=channels is not None, flags=DEPTH)
-    scene.flags |= SHARED_FEATURES if channels else 0
-    atomic = gradients_of(lib, scene)
-    scene.flags |= DETERMINISTIC
-    for name, value in gradients_of(lib, scene).items():
-        assert value is None or compare(value, atomic[name]) < 1e-5, name
-
-
-def test_the_order_of_gaussians_does_not_matter(lib: Library) -> None:
-    scene = random_scene(14, views=2, flags=DEPTH | DETERMINISTIC)
-    order = np.random.default_rng(0).permutation(scene.sizes[2])
-    inputs = {name: np.ascontiguousarray(getattr(scene, name)[:, order]) for name in OF_A_GAUSSIAN}
-    shuffled = dataclasses.replace(scene, **inputs)
-    assert np.array_equal(driver.render(lib, scene)["image"], driver.render(lib, shuffled)["image"])
-    grads, moved = gradients_of(lib, scene), gradients_of(lib, shuffled)
-    for name in inputs:
-        assert compare(moved["v_" + name], grads["v_" + name][:, order]) < 1e-6, name
-
-
-def test_tile_borders_do_not_matter(lib: Library) -> None:
-    scene = random_scene(15, gaussians=200, width=100, height=60, log_scales=(-4.5, -3.0))
-    whole = driver.render(lib, scene)["image"]
-    for left, top, width, height in ((7, 5, 50, 33), (41, 22, 59, 38)):
-        part = dataclasses.replace(scene, width=width, height=height, ks=scene.ks.copy())
-        part.ks[..., 0, 2] -= left
-        part.ks[..., 1, 2] -= top
-        expected = whole[:, :, top : top + height, left : left + width]
-        assert compare(driver.render(lib, part)["image"], expected) < FORWARD
-
-
-def test_scenes_and_views_of_a_batch_are_independent(lib: Library) -> None:
-    scene = random_scene(16, scenes=2, views=2, flags=DEPTH)
-    images, grads = driver.render(lib, scene)["image"], gradients_of(lib, scene)
-    v_image, v_depth, v_end = cotangents(3, scene)
-    sums = np.zeros_like(grads["v_means"])
-    for i, j in views_of(scene):
-        inputs = {name: getattr(scene, name)[i : i + 1] for name in OF_A_GAUSSIAN}
-        cameras = {name: np.ascontiguousarray(getattr(scene, name)[i : i + 1, j : j + 1]) for name in OF_A_VIEW}
-        one = dataclasses.replace(scene, **inputs, **cameras)
-        out = driver.render(lib, one)
-        assert np.array_equal(out["image"][0, 0], images[i, j])
-        single = [np.ascontiguousarray(v[i : i + 1, j : j + 1]) for v in (v_image, v_depth, v_end)]
-        g = driver.differentiate(lib, one, out, *single)
-        sums[i] += g["v_means"][0]
-        assert compare(g["v_viewmats"][0, 0], grads["v_viewmats"][i, j]) < 1e-5
-    assert compare(grads["v_means"], sums) < 1e-5
-
-
-@pytest.mark.parametrize("view", [0, 36])
-def test_more_views_than_a_block_holds_cameras(lib: Library, view: int) -> None:
-    scene = random_scene(17, views=37, gaussians=100, width=8, height=8)
-    grads, v_image, v_end = gradients_of(lib, scene), *cotangents(3, scene)[::2]
-    one = dataclasses.replace(scene, **{name: getattr(scene, name)[:, view : view + 1].copy() for name in OF_A_VIEW})
-    out = driver.render(lib, one)
-    assert np.array_equal(out["image"][:, 0], driver.render(lib, scene)["image"][:, view])
-    cut = [np.ascontiguousarray(v[:, view : view + 1]) for v in (v_image, v_end)]
-    last = driver.differentiate(lib, one, out, cut[0], None, cut[1])
-    assert compare(last["v_viewmats"][:, 0], grads["v_viewmats"][:, view]) < 1e-5
-    colors = shaded(lib, scene)
-    assert np.array_equal(shaded(lib, one)[:, 0], colors[:, view])
-
-
-def test_camera_gradients_are_an_extra(lib: Library) -> None:
-    scene = random_scene(18, views=2)
-    out = driver.render(lib, scene)
-    grads = driver.composite_backward(lib, scene, out, cotangents(1, scene)[0])
-    with_cameras = dict(driver.project_backward(lib, scene, out, dict(grads)))
-    without = driver.project_backward(lib, scene, out, dict(grads), cameras=False)
-    assert without["v_viewmats"] is None
-    for name in OF_A_GAUSSIAN:
-        assert compare(without["v_" + name], with_cameras["v_" + name]) < 1e-6
-
-
 # ---- colours alone -------------------------------------------------------------------------------------------------
-
-
-def shaded(lib: Library, scene: Scene) -> np.ndarray:
-    b, v, n = scene.sizes
-    colors = driver.rubbish(b, v, n, 3)
-    lib.call("splat_shade", scene.options(), scene.means, scene.viewmats, scene.sh, colors)
-    return colors
-
-
-def shade_gradients(lib: Library, scene: Scene, v_colors: np.ndarray) -> dict[str, np.ndarray]:
-    grads = {name: driver.rubbish(*getattr(scene, name).shape) for name in ("means", "viewmats", "sh")}
-    options = scene.options()
-    memory = lib.scratch(options, driver.FOR_PROJECT_BACKWARD)
-    lib.call("splat_shade_backward", options, scene.means, scene.viewmats, scene.sh, shaded(lib, scene), v_colors,
-             grads["means"], grads["viewmats"], grads["sh"])  # fmt: skip
-    del memory
-    return grads
 
 
 @pytest.mark.parametrize("degree", range(5))
@@ -387,18 +173,18 @@ def test_colours_change_as_their_gradient_says(lib: Library, degree: int) -> Non
     scene.sh *= np.float32(0.1)  # colours stay above 0, where they are cut off
     rng = np.random.default_rng(degree)
     v_colors = floats(rng.standard_normal((1, 2, 50, 3)))
-    for name, grad in shade_gradients(lib, scene, v_colors).items():
+    for name, grad in driver.shade_backward(lib, scene, v_colors).items():
         step = rng.standard_normal(grad.shape)
         if name == "viewmats":
             step[..., 3, :] = 0
         moved = [dataclasses.replace(scene, **{name: floats(getattr(scene, name) + sign * 3e-3 * step)}) for sign in (1, -1)]
-        slope = ((shaded(lib, moved[0]).astype(np.float64) - shaded(lib, moved[1])) * v_colors).sum() / 6e-3
+        slope = ((driver.shade(lib, moved[0]).astype(np.float64) - driver.shade(lib, moved[1])) * v_colors).sum() / 6e-3
         assert abs(slope - (grad * step).sum()) < 3e-3 * max(1, np.abs(grad * step).sum() / 10), name
 
 
 def test_colours_alone_equal_those_of_the_projection(lib: Library) -> None:
     scene = random_scene(30, views=2, degree=2)
-    assert compare(shaded(lib, scene), driver.project(lib, scene)["colors"]) < 1e-6
+    assert compare(driver.shade(lib, scene), driver.project(lib, scene)["colors"]) < 1e-6
 
 
 # ---- edges ---------------------------------------------------------------------------------------------------------
@@ -479,36 +265,3 @@ def test_more_entries_than_deterministic_lists_can_number(lib: Library) -> None:
     lists = [out["tiles"]] * 3
     with pytest.raises(SplatError, match="too many list entries"):
         lib.call("splat_bin", scene.options(), out["splats"], out["extents"], out["tiles"], 1 << 31, *lists, out["stats"])
-
-
-# ---- structural similarity -----------------------------------------------------------------------------------------
-
-
-def similarity(x: torch.Tensor, y: torch.Tensor, c1: float, c2: float) -> torch.Tensor:
-    """Of planes [P,H,W], by its definition."""
-    line = torch.exp(-((torch.arange(11, dtype=torch.float64) - 5) ** 2) / 4.5)
-    kernel = torch.outer(line, line)[None, None] / line.sum() ** 2
-
-    def blur(t: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.conv2d(t[:, None], kernel, padding=5)[:, 0]
-
-    a, b = blur(x), blur(y)
-    spread, shape = blur(x * x) - a * a + blur(y * y) - b * b, blur(x * y) - a * b
-    return (2 * a * b + c1) * (2 * shape + c2) / ((a * a + b * b + c1) * (spread + c2))
-
-
-@pytest.mark.parametrize("size", [(1, 1, 1), (3, 37, 70), (2, 32, 32), (1, 6, 101)])
-def test_structural_similarity_and_its_gradient(lib: Library, size: tuple[int, int, int]) -> None:
-    rng = np.random.default_rng(0)
-    a, b, v = floats(rng.random(size)), floats(rng.random(size)), floats(rng.standard_normal(size))
-    b += np.float32(0.5) * a
-    planes, height, width = size
-    options = driver.Options(1, 4, width=width, height=height)
-    out, partials, v_a = driver.rubbish(*size), driver.rubbish(3, *size), driver.rubbish(*size)
-    lib.call("splat_ssim", options, planes, 1e-4, 9e-4, a, b, out, partials)
-    lib.call("splat_ssim_backward", options, planes, a, b, v, partials, v_a)
-    x = torch.from_numpy(a).double().requires_grad_()
-    expected = similarity(x, torch.from_numpy(b).double(), 1e-4, 9e-4)
-    (expected * torch.from_numpy(v)).sum().backward()
-    assert compare(out, expected.detach().numpy()) < FORWARD
-    assert compare(v_a, x.grad.numpy()) < BACKWARD
