@@ -15,10 +15,11 @@ from torch import Tensor
 from mixtura.errors import DataError
 from mixtura_live_portrait.animate.movement import Movement
 from mixtura_live_portrait.animate.regions import Region
-from mixtura_live_portrait.animate.retarget import Retargeted, Small, adjusted, retargeted
+from mixtura_live_portrait.animate.retarget import Openings, Retargeted, Small, adjusted, corrected, retargeted
 from mixtura_live_portrait.animate.transfer import Rules, transfer
 from mixtura_live_portrait.faces.layouts import GUIDES
 from mixtura_live_portrait.keypoints import Motion, placed
+from mixtura_live_portrait.losses.regions import corners
 from mixtura_live_portrait.nets.sizes import Sizes
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ class Request:
     whole: the driving's pose, expression, place and size on the source's canonical keypoints, as training has it. `region` as
     `animate.regions` has it. `stitching` keeps the shoulders. `eyes` and `lips` (1 or n, 1) are opening ratios to be set; they
     need the source's own, `ratios` (1 or n, 3): left eye, right eye, lips. Systems with `told_landmarks` need its `guide`
-    (1 or n, 12, 2), too: `faces.layouts.guide`, -1 to 1, NaN where unknown.
+    (1 or n, 12, 2), too: `faces.layouts.guide`, -1 to 1, NaN where unknown. `corrections`: so many times the openings are read in
+    what was painted, by the system's reader around the corners of `guide`, and what is told is corrected; for systems that learnt
+    with `openings`, and for relative motion, which leaves the corners in their places.
     """
 
     source: Tensor
@@ -51,6 +54,7 @@ class Request:
     lips: Tensor | None = None
     ratios: Tensor | None = None
     guide: Tensor | None = None
+    corrections: int = 0
 
     @staticmethod
     def of(sizes: Sizes, device: torch.device, **given: Any) -> Request:
@@ -73,8 +77,16 @@ class Request:
             raise DataError("eyes and lips are opened from where they are: give `ratios` (1, 3) of the source as well")
         if is_opened and sizes.told_landmarks and request.guide is None:
             raise DataError("eyes and lips are told landmarks: give `guide` (1, 12, 2) of the source beside its `ratios`")
+        request.check_corrections()
         request.frames()
         return request
+
+    def check_corrections(self) -> None:
+        """Raises DataError for corrections that can't be."""
+        if isinstance(self.corrections, bool) or not isinstance(self.corrections, int) or self.corrections < 0:
+            raise DataError(f"corrections {self.corrections!r}: expected a whole number, 0 or more")
+        if self.corrections and ((self.eyes is None and self.lips is None) or self.guide is None or self.motion != "relative"):
+            raise DataError("corrections are of openings told: give `eyes` or `lips`, the source's `guide`, and relative motion")
 
     def frames(self) -> int:
         """Frames that come out. Raises DataError when the inputs have different numbers of frames."""
@@ -118,18 +130,36 @@ def _guide(value: Any, device: torch.device) -> Tensor:
 
 
 def run(system: LivePortrait, request: Request) -> dict[str, Tensor]:
-    """`frames` (n, 3, S', S') in 0..1, and the keypoints `x_source`, `x_driving` (n, k, 3) that they were painted from."""
+    """`frames` (n, 3, S', S') in 0..1, and the keypoints `x_source`, `x_driving` (n, k, 3) that they were painted from.
+
+    Raises DataError for corrections by a reader that hasn't learnt.
+    """
+    if request.corrections and not system.config.openings:
+        raise DataError("corrections need a reader that knows painted openings: a system that learnt with `openings: true`")
     source = Movement.of(_motion(system, request.source))
-    x_source, moved = source.keypoints(), _moved(system, request, source)
-    x_driving = _adjusted(system, request, x_source, moved.keypoints().expand(request.frames(), -1, -1))
+    x_source, moved = source.keypoints(), _moved(system, request, source).keypoints().expand(request.frames(), -1, -1)
     volume = system.volume(request.source)
+
+    def found(told: Openings) -> Tensor:
+        pictures = _painted(system, volume, x_source, _adjusted(system, request, x_source, moved, told))
+        assert request.guide is not None
+        return system.read(pictures, corners(request.guide).expand(len(pictures), -1, -1, -1))
+
+    told = corrected(Openings(request.eyes, request.lips), found, request.corrections)
+    x_driving = _adjusted(system, request, x_source, moved, told)
+    frames = _painted(system, volume, x_source, x_driving)
+    return {"frames": frames, "x_source": x_source.expand_as(x_driving), "x_driving": x_driving}
+
+
+def _painted(system: LivePortrait, volume: Tensor, x_source: Tensor, x_driving: Tensor) -> Tensor:
+    """Pictures of all keypoints (n, k, 3), some at a time."""
     painted = []
     for at in range(0, len(x_driving), BATCH):
         some = slice(at, at + BATCH)
         count = len(x_driving[some])
         appearance, start = (p.expand(count, *p.shape[1:]) if len(p) == 1 else p[some] for p in (volume, x_source))
         painted.append(system.paint(appearance, start, x_driving[some]))
-    return {"frames": torch.cat(painted), "x_source": x_source.expand_as(x_driving), "x_driving": x_driving}
+    return torch.cat(painted)
 
 
 def _motion(system: LivePortrait, pictures: Tensor) -> Motion:
@@ -148,16 +178,16 @@ def _moved(system: LivePortrait, request: Request, source: Movement) -> Movement
     return transfer(source, driving, first, Rules(relative=request.motion == "relative", region=request.region))
 
 
-def _adjusted(system: LivePortrait, request: Request, x_source: Tensor, x_driving: Tensor) -> Tensor:
+def _adjusted(system: LivePortrait, request: Request, x_source: Tensor, x_driving: Tensor, openings: Openings) -> Tensor:
     """Retargeting and stitching in the published order."""
-    told, wanted = x_source, list[Tensor | None]([None, None])
+    told, offsets = x_source, list[Tensor | None]([None, None])
     if system.sizes.told_landmarks and request.guide is not None:
         count = max(len(x_source), len(request.guide))
         told = placed(x_source.expand(count, -1, -1), request.guide.expand(count, -1, -1))
     for number, (name, own) in enumerate((("eyes", slice(0, 2)), ("lips", slice(2, 3)))):
-        ratio = getattr(request, name)
+        ratio = openings[number]
         if ratio is not None and request.ratios is not None:
-            wanted[number] = retargeted(system.get_submodule(name), told, request.ratios[:, own], ratio)
+            offsets[number] = retargeted(system.get_submodule(name), told, request.ratios[:, own], ratio)
     small = Small(system.stitching, system.eyes, system.lips)
     return adjusted(
         small,
@@ -165,5 +195,5 @@ def _adjusted(system: LivePortrait, request: Request, x_source: Tensor, x_drivin
         x_driving,
         stitching=request.stitching,
         is_relative=request.motion == "relative",
-        retargeting=Retargeted(*wanted),
+        retargeting=Retargeted(*offsets),
     )

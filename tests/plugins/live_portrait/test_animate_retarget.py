@@ -10,10 +10,12 @@ from mixtura.errors import ConfigError
 from mixtura_live_portrait.animate.editing import Edit, edited, moved
 from mixtura_live_portrait.animate.regions import EYES, LIP
 from mixtura_live_portrait.animate.retarget import (
+    Openings,
     Retargeted,
     Small,
     adjusted,
     closed_lips,
+    corrected,
     eye_opening,
     retargeted,
     steady_eyes,
@@ -50,6 +52,26 @@ def test_stitching_sees_both_and_adds_offsets_and_a_shift() -> None:
     x = stitched(network, X_S, X_D)
     torch.testing.assert_close(seen[0], torch.cat([X_S.expand(3, -1, -1).flatten(1), X_D.flatten(1)], -1))
     torch.testing.assert_close(x - X_D, (torch.arange(3 * K).view(K, 3) + torch.tensor([12.0, 13, 0])).expand(3, -1, -1))
+
+
+def test_corrections_tell_on_top_what_was_found_too_little() -> None:
+    def halved(told: Openings) -> Tensor:
+        assert told.lips is not None
+        return torch.cat([torch.full((2, 2), NAN), told.lips / 2], 1)
+
+    wanted = Openings(lips=torch.tensor([[0.2], [0.4]]))
+    assert corrected(wanted, halved, 0) is wanted
+    for times, told in ((1, [[0.3], [0.6]]), (30, [[0.4], [0.8]])):
+        found = corrected(wanted, halved, times)
+        assert found.eyes is None
+        torch.testing.assert_close(found.lips, torch.tensor(told))
+
+
+def test_corrections_leave_what_cannot_be_read_and_stay_askable() -> None:
+    wanted = Openings(eyes=torch.tensor([[0.1]]))
+    found = torch.tensor([[NAN, NAN, 0.0], [0.9, 0.9, 0.0], [-3.0, -3.0, 0.0]])
+    eyes = corrected(wanted, lambda told: found, 2).eyes
+    torch.testing.assert_close(eyes, torch.tensor([[0.1], [-0.2], [1.0]]))
 
 
 def test_retargeting_sees_keypoints_own_and_wanted_ratios() -> None:

@@ -169,22 +169,42 @@ def test_openings_are_told_and_read(quick: None, tmp_path: Path) -> None:
     assert len(result.media) == 2
 
 
-def test_a_picture_that_obeys_has_no_error_and_a_slope_of_one(
-    quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Obedient(Perfect):
-        def infer(self, source: Tensor, driving: Tensor | None = None, **given: Any) -> dict[str, Tensor]:
-            wanted = given["eyes"] if "eyes" in given else given["lips"]
-            return {"frames": wanted[:, :, None, None].expand(-1, 3, *source.shape[-2:])}
+class Shown(Perfect):
+    """Paints what it is told as grey; where it halves, half of it unless it is corrected."""
 
+    halves = False
+
+    def infer(
+        self, source: Tensor, driving: Tensor | None = None, corrections: int | None = None, **given: Any
+    ) -> dict[str, Tensor]:
+        told = given["eyes"] if "eyes" in given else given["lips"]
+        told = told if corrections or not self.halves else told / 2
+        return {"frames": told[:, :, None, None].expand(-1, 3, *source.shape[-2:])}
+
+
+@pytest.fixture
+def grey_meter(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(self: Meter, pictures: Tensor, places: Places) -> meters.Reading:
         shown = pictures[:, :, 0, 0]  # openings as grey
         return meters.Reading(shown, shown[:, :1].expand(-1, 10), shown, shown)
 
     monkeypatch.setattr(Meter, "read", read)
-    scalars = retargeting(tmp_path, Obedient()).scalars
+
+
+def test_a_picture_that_obeys_has_no_error_and_a_slope_of_one(quick: None, grey_meter: None, tmp_path: Path) -> None:
+    scalars = retargeting(tmp_path, Shown()).scalars
     assert (scalars["eyes/error"], scalars["lips/error"]) == pytest.approx((0, 0), abs=1e-6)
     assert (scalars["eyes/slope"], scalars["lips/slope"]) == pytest.approx((1, 1))
+    assert "lips/corrected_error" not in scalars
+
+
+def test_corrections_are_measured_beside_what_was_told_once(quick: None, grey_meter: None, tmp_path: Path) -> None:
+    system = Shown()
+    system.halves = True
+    result = retargeting(tmp_path, system, corrections=1, lips=[0.0, 0.4])
+    assert (result.scalars["lips/error"], result.scalars["lips/corrected_error"]) == pytest.approx((0.1, 0), abs=1e-6)
+    row = result.tables["Retargeting: openings told and found (means over source frames)"][-1]
+    assert (row["painted"], row["corrected"], row["error, corrected"], row["within 0.05, corrected"]) == (0.2, 0.4, 0.0, "100%")
 
 
 def test_openings_are_measured_on_drawn_faces_alone() -> None:

@@ -15,6 +15,7 @@ from mixtura.errors import BadSample, CheckpointError, ConfigError, DataError
 from mixtura_live_portrait.animate.retarget import retargeted
 from mixtura_live_portrait.config import LivePortraitConfig
 from mixtura_live_portrait.keypoints import placed
+from mixtura_live_portrait.losses.regions import corners
 from mixtura_live_portrait.nets.sizes import TINY, Sizes
 from mixtura_live_portrait.system import LivePortrait
 from tests.plugins.live_portrait.training_tools import (
@@ -250,6 +251,26 @@ def test_small_networks_are_told_landmarks_where_the_system_says_so() -> None:
     torch.testing.assert_close(blind["x_driving"], unseen["x_driving"])
 
 
+def test_corrections_read_what_was_painted_around_the_source_corners(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = system_of(openings=True)
+    guide = torch.rand(1, 12, 2) - 0.5
+    given: dict[str, Any] = {"source": pictures(), "ratios": [0.3, 0.3, 0.1], "guide": guide}
+    lips = torch.tensor([[0.3], [0.5]])
+    plain = system.infer(**given, lips=lips)
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def read(pictures: Tensor, ends: Tensor) -> Tensor:
+        seen.append((pictures, ends))
+        return torch.full((len(pictures), 3), 0.2)
+
+    monkeypatch.setattr(system, "read", read)
+    found = system.infer(**given, lips=lips, corrections=2)
+    torch.testing.assert_close(seen[0][0], plain["frames"])
+    torch.testing.assert_close(seen[1][1], corners(guide).expand(2, -1, -1, -1))
+    assert len(seen) == 2
+    torch.testing.assert_close(found["x_driving"], system.infer(**given, lips=torch.tensor([[0.5], [1.0]]))["x_driving"])
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -262,6 +283,12 @@ def test_small_networks_are_told_landmarks_where_the_system_says_so() -> None:
         ({"source": pictures(), "lips": [0.3]}, "give `ratios`"),
         ({"source": pictures(), "ratios": [0.3, 0.3]}, r"ratios has shape \(2,\)"),
         ({"source": pictures(), "motion": "wild"}, "motion 'wild'"),
+        ({"source": pictures(), "corrections": -1}, "corrections -1: expected a whole number"),
+        ({"source": pictures(), "corrections": 1}, "corrections are of openings told: give `eyes` or `lips`"),
+        (
+            {"source": pictures(), "lips": [0.3], "ratios": [0.3] * 3, "guide": torch.zeros(12, 2), "corrections": 1},
+            "a system that learnt with `openings: true`",
+        ),
     ],
 )
 def test_inputs_that_do_not_fit_are_named(given: dict[str, Any], said: str) -> None:

@@ -23,6 +23,9 @@ OPEN_LIPS = 0.03
 OPEN_EYES, SHUT = 0.39, 0.18
 """Eyes of a clip are kept as open as in its first frame; if that was below SHUT, then OPEN_EYES."""
 
+ASKABLE = (-0.2, 1.0)
+"""What corrections may come to: below 0 a little, for eyes that told 0 stay open."""
+
 
 class Small(NamedTuple):
     """The three small networks: flattened keypoints (and ratios) -> offsets."""
@@ -34,6 +37,13 @@ class Small(NamedTuple):
 
 class Retargeted(NamedTuple):
     """Offsets (n, k, 3) of eyes and lips; None where they aren't retargeted."""
+
+    eyes: Tensor | None = None
+    lips: Tensor | None = None
+
+
+class Openings(NamedTuple):
+    """Ratios (n or 1, 1) that eyes and lips are told to open to; None where they aren't retargeted."""
 
     eyes: Tensor | None = None
     lips: Tensor | None = None
@@ -65,6 +75,24 @@ def eye_opening(ratios: Tensor) -> Tensor:
 def lip_opening(ratios: Tensor) -> Tensor:
     """(n, 3) -> (n, 1)."""
     return ratios[:, 2:3]
+
+
+def corrected(wanted: Openings, found: Callable[[Openings], Tensor], times: int) -> Openings:
+    """What to tell so that what is found is what is wanted: each time, what was found too little is told on top.
+
+    `found` takes what is told and returns the ratios (n, 3) of the pictures that come of it. Where these are NaN, nothing is
+    added.
+    """
+    told = wanted
+    for _ in range(times):
+        ratios = found(told)
+        told = Openings(
+            *(
+                None if goal is None or before is None else (before + (goal - seen).nan_to_num()).clamp(*ASKABLE)
+                for goal, before, seen in zip(wanted, told, (eye_opening(ratios), lip_opening(ratios)), strict=True)
+            )
+        )
+    return told
 
 
 def closed_lips(network: Callable[[Tensor], Tensor], x_source: Tensor, ratios: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 Source frames of drawn people that training never saw; eyes and lips are set to some openings each, everything else stays. The
 opening in the painted picture is read by `meter`. It also reads the same person drawn about as far open, whose landmarks tell the
-true opening: that shows what of the error is the meter's own.
+true opening: that shows what of the error is the meter's own. With `corrections` all is painted once more, what is told being
+corrected by what the system's own reader, not the meter, finds.
 """
 
 from __future__ import annotations
@@ -37,11 +38,16 @@ ROWS = 6
 
 
 class Opened(NamedTuple):
-    """Openings (n,) read in painted pictures, the meter's own errors (n,) on drawn ones; source and painted pictures in a row."""
+    """Openings (n,) that the meter reads in painted pictures, and its own errors (n,) on drawn ones.
+
+    `corrected` (n,): what it reads where the system corrected what it was told. `row`: source and painted pictures, the corrected
+    ones if there are any.
+    """
 
     painted: Values
     own_error: Values
     row: Tensor
+    corrected: Values | None = None
 
 
 class RetargetingConfig(EvaluatorConfig):
@@ -52,6 +58,7 @@ class RetargetingConfig(EvaluatorConfig):
     items: int = Field(24, ge=1, description="source frames, each of another item")
     eyes: tuple[float, ...] = Field((0.0, 0.15, 0.3, 0.45), description="openings that eyes are set to")
     lips: tuple[float, ...] = Field((0.0, 0.2, 0.4, 0.6), description="openings that lips are set to")
+    corrections: int = Field(0, ge=0, description="also measure with so many corrections (see `reenact.Request`)")
 
     @model_validator(mode="after")
     def _readable(self) -> RetargetingConfig:
@@ -62,7 +69,10 @@ class RetargetingConfig(EvaluatorConfig):
 
 
 class Retargeting:
-    """Scalars `eyes/error`, `eyes/own_error`, `eyes/slope`, the same of lips (see `scalars_of`); a table by opening, pictures."""
+    """Scalars `eyes/error`, `eyes/own_error`, `eyes/slope` (see `scalars_of`), the same of lips; a table by opening, pictures.
+
+    With corrections `eyes/corrected_error`, too.
+    """
 
     Config: ClassVar[type[RetargetingConfig]] = RetargetingConfig
 
@@ -85,9 +95,14 @@ class Retargeting:
             result.media[f"{part}: source, then painted at each opening"] = sheet(strips, context.out / f"{part}.png")
             told = np.array(getattr(self.config, part))
             painted, own = np.stack([opened.painted for opened in found]), np.stack([opened.own_error for opened in found])
+            corrected = [opened.corrected for opened in found if opened.corrected is not None]
+            again = np.stack(corrected) if corrected else None
             for number, opening in enumerate(told.tolist()):
-                table.append(row_of(part, opening, painted[:, number], own[:, number]))
+                row = row_of(part, opening, painted[:, number], own[:, number])
+                table.append(row | (corrected_of(opening, again[:, number]) if again is not None else {}))
             result.scalars |= scalars_of(part, told, painted, own)
+            if again is not None:
+                result.scalars[f"{part}/corrected_error"] = float(abs(again - told).mean())
         result.tables[WORTH] = [{key: round(value, 3) for key, value in meter.worth.items()}]
         return result
 
@@ -99,14 +114,20 @@ class Retargeting:
         source, ratios = as_tensor(start.image[None]), torch.from_numpy(start.ratios[None])
         wanted = {part: torch.tensor(told)[:, None].to(device)}
         known = {"ratios": ratios.to(device), "guide": torch.from_numpy(start.guide[None]).to(device)}
-        painted = system.infer(source=source.to(device), **known, **wanted)["frames"].cpu()
+        asked = {"source": source.to(device), **known, **wanted}
+        painted = system.infer(**asked)["frames"].cpu()
         drawn = [_frame(_doing(clip, part, opening, size)) for opening in told]
         true = np.stack([frame.ratios for frame in drawn])
         own = meter.read(as_tensor(np.stack([frame.image for frame in drawn])), Places.of(drawn)).ratios.numpy() - true
-        found = meter.read(painted, Places.of([start] * len(told))).ratios.numpy()
-        return Opened(
-            found[:, places].mean(1), abs(own[:, places]).mean(1), torch.cat([source[0], *painted], -1)
-        )  # fmt: skip
+
+        def found(pictures: Tensor) -> Values:
+            return meter.read(pictures, Places.of([start] * len(told))).ratios.numpy()[:, places].mean(1)
+
+        own_error, times = abs(own[:, places]).mean(1), self.config.corrections
+        if not times:
+            return Opened(found(painted), own_error, torch.cat([source[0], *painted], -1))
+        again = system.infer(**asked, corrections=times)["frames"].cpu()
+        return Opened(found(painted), own_error, torch.cat([source[0], *again], -1), found(again))
 
 
 def _doing(clip: DrawnClip, part: str, opening: float, size: int) -> Drawn:
@@ -127,6 +148,15 @@ def row_of(part: str, told: float, painted: Values, own: Values) -> dict[str, An
         "error": round(float(abs(painted - told).mean()), 3),
         "within 0.05": f"{float((abs(painted - told) <= 0.05).mean()):.0%}",
         "the meter's own error": round(float(own.mean()), 3),
+    }
+
+
+def corrected_of(told: float, again: Values) -> dict[str, Any]:
+    """What is added to a row where the system corrected what it was told."""
+    return {
+        "corrected": round(float(again.mean()), 3),
+        "error, corrected": round(float(abs(again - told).mean()), 3),
+        "within 0.05, corrected": f"{float((abs(again - told) <= 0.05).mean()):.0%}",
     }
 
 
