@@ -117,8 +117,8 @@ BROW = Expression._fields.index("brow")
 class Meter(nn.Module):
     """Reads faces; `worth` is what it made of held-out ones: name -> figure.
 
-    Several networks read eyes and lips, and their mean counts: they differ more about what another network painted than about what
-    was drawn.
+    Several networks read eyes and lips, and their mean counts: they differ more about what another network painted than about
+    what was drawn.
     """
 
     worth: dict[str, float]
