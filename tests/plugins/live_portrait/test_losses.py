@@ -70,9 +70,9 @@ def test_a_difference_looks_at_its_mask_alone_and_an_empty_one_gives_nothing() -
     assert regions.difference(one, other).tolist() == [2, 2]
 
 
-def test_patches_lie_along_their_corners_twice_as_long() -> None:
-    picture = torch.rand(1, 3, 8, 8)
-    flat = torch.tensor([[[[-0.25, 0.0], [0.25, 0.0]], [[0.0, -0.25], [0.0, 0.25]], [[NAN, 0.0], [0.5, 0.5]]]])
+def test_patches_lie_along_their_corners_and_reach_beyond_them() -> None:
+    picture, half = torch.rand(1, 3, 8, 8), 0.5 / regions.ZOOM
+    flat = torch.tensor([[[[-half, 0.0], [half, 0.0]], [[0.0, -half], [0.0, half]], [[NAN, 0.0], [0.5, 0.5]]]])
     found = regions.patches(picture, flat, 4)
     torch.testing.assert_close(found[:, 0], picture[:, :, 2:6, 2:6])
     torch.testing.assert_close(found[:, 1], picture[:, :, 2:6, 2:6].rot90(1, (2, 3)))
@@ -282,11 +282,11 @@ def test_the_reader_learns_on_soft_and_grainy_frames() -> None:
     assert torch.equal(worn, stage.worn("source", lines))
     contrast = (worn[..., 1::2] - worn[..., ::2]).mean((1, 2, 3))
     assert contrast.min() > 0
-    assert contrast.min() < 0.4
-    assert contrast.max() > 0.6
+    assert contrast.min() < 0.6  # most are softened a little
+    assert contrast.max() > 0.9
     grain = worn[..., 4:-4:2].std((1, 2, 3))
-    assert grain.min() < 0.04
-    assert 0.05 < grain.max() < 0.12
+    assert grain.min() < 0.01
+    assert 0.02 < grain.max() < 0.035
     alone = FirstStage(system, {k: v[3:4] for k, v in batch.items()}, context_of([3]), frozenset(system.terms))
     torch.testing.assert_close(alone.worn("source", lines[3:4]), worn[3:4])
 

@@ -31,7 +31,7 @@ from mixtura_live_portrait.data.sample import Frame
 from mixtura_live_portrait.losses.regions import FACE, corners, cut, grown, patches
 from mixtura_live_portrait.nets.reader import Opening, softest
 
-VERSION = 7
+VERSION = 6
 CROWD = 8371
 """Seed of the people it learns on and is measured on; configurations have small ones."""
 PEOPLE, FRAMES, HELD_OUT, CLIP = 240, 10, 40, 250
@@ -40,8 +40,8 @@ SIDE, ROOM, PATCH = 48, 0.15, 24
 STEM, WIDTHS, PART_WIDTHS = 5, (20, 40, 64, 80), (16, 32, 48)
 EMBEDDING = 32
 STEPS, BATCH, RATE = 240, 64, 2e-3
-MEMBERS, PART_STEPS, SLIP = 3, 1200, 0.1
-"""Networks that read eyes and lips, steps of each, how far their patches are out of place at most, in their lengths."""
+PART_STEPS, SLIP = 1800, 0.1
+"""Steps of what reads eyes and lips, and how far their patches are out of place at most, in their lengths."""
 DEGREES, SHARPNESS = 20.0, 12.0
 """Angle that counts as much as a whole unit of expression; factor on cosines before people are told apart by them."""
 
@@ -115,18 +115,14 @@ BROW = Expression._fields.index("brow")
 
 
 class Meter(nn.Module):
-    """Reads faces; `worth` is what it made of held-out ones: name -> figure.
-
-    Several networks read eyes and lips, and their mean counts: they differ more about what another network painted than about
-    what was drawn.
-    """
+    """Reads faces; `worth` is what it made of held-out ones: name -> figure."""
 
     worth: dict[str, float]
 
     def __init__(self) -> None:
         super().__init__()
         self.face = FaceNet()
-        self.parts = nn.ModuleList([PartNet() for _ in range(MEMBERS)])
+        self.parts = PartNet()
         self.worth = {}
 
     @torch.no_grad()
@@ -134,8 +130,7 @@ class Meter(nn.Module):
         """Pictures (n, 3, S, S) in 0..1."""
         pictures = _small(pictures)
         pose, brow, identity = self.face(cut(pictures, grown(places.boxes, ROOM), SIDE))
-        around = patches(pictures, places.corners, PATCH)
-        ratios, shown = (torch.stack(read).mean(0) for read in zip(*(part(around) for part in self.parts), strict=True))
+        ratios, shown = self.parts(patches(pictures, places.corners, PATCH))
         return Reading(pose, torch.cat([shown[:, :BROW], brow, shown[:, BROW:]], 1), ratios, identity)
 
 
@@ -197,8 +192,7 @@ def learn(size: int) -> Meter:
         torch.default_generator.manual_seed(KeyedRng("meter", VERSION).key)
         meter = Meter()
         learn_faces(meter.face, given)
-        for part in meter.parts:
-            learn_parts(part, given)
+        learn_parts(meter.parts, given)
     meter.requires_grad_(False).eval()
     meter.worth = worth(meter, draw(PEOPLE, HELD_OUT, 6, size, is_augmented=False))
     return meter
@@ -231,7 +225,7 @@ def learn_faces(network: FaceNet, given: Drawn) -> None:
         _down(optimizer, off + 0.1 * F.cross_entropy(SHARPNESS * cosines, given.who[some]))
 
 
-def learn_parts(network: nn.Module, given: Drawn) -> None:
+def learn_parts(network: PartNet, given: Drawn) -> None:
     """Ratios by absolute, expression by squared error in its own spread; patches are a little out of place."""
     ends = given.places.corners
     length = (ends[:, :, 1] - ends[:, :, 0]).norm(dim=-1)[..., None, None]
