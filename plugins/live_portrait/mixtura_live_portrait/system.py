@@ -1,8 +1,8 @@
 """LivePortrait as a system (arXiv 2407.03168): networks, losses of both stages, inference.
 
-Seven networks as published, and two that only training has: the critics (second player) and the reader, which measures how far
-eyes and lips are open. What a stage trains decides its terms, see `losses.terms`. Pictures are (b, 3, S, S) in 0..1; F and M see
-S = `image` pixels, G paints S = `image` x `shuffle`, and so large are the samples.
+Seven networks as published, and two of our own: the critics (second player), which only training has, and the reader, which
+measures how far eyes and lips are open. What a stage trains decides its terms, see `losses.terms`. Pictures are (b, 3, S, S) in
+0..1; F and M see S = `image` pixels, G paints S = `image` x `shuffle`, and so large are the samples.
 """
 
 from __future__ import annotations

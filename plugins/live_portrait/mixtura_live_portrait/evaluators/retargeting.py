@@ -98,8 +98,8 @@ class Retargeting:
             corrected = [opened.corrected for opened in found if opened.corrected is not None]
             again = np.stack(corrected) if corrected else None
             for number, opening in enumerate(told.tolist()):
-                row = row_of(part, opening, painted[:, number], own[:, number])
-                table.append(row | (corrected_of(opening, again[:, number]) if again is not None else {}))
+                corrected_one = None if again is None else again[:, number]
+                table.append(row_of(part, opening, painted[:, number], own[:, number], corrected_one))
             result.scalars |= scalars_of(part, told, painted, own)
             if again is not None:
                 result.scalars[f"{part}/corrected_error"] = float(abs(again - told).mean())
@@ -139,25 +139,26 @@ def _frame(drawn: Drawn) -> Frame:
     return Frame.of(drawn.image, drawn.landmarks)
 
 
-def row_of(part: str, told: float, painted: Values, own: Values) -> dict[str, Any]:
-    """A row of the table."""
-    return {
+def row_of(part: str, told: float, painted: Values, own: Values, again: Values | None = None) -> dict[str, Any]:
+    """A row of the table; `again` is what was painted where the system corrected what it was told."""
+    mean, error, near = _reached(told, painted)
+    row = {
         "part": part,
         "told": f"{told:g}",
-        "painted": round(float(painted.mean()), 3),
-        "error": round(float(abs(painted - told).mean()), 3),
-        "within 0.05": f"{float((abs(painted - told) <= 0.05).mean()):.0%}",
+        "painted": mean,
+        "error": error,
+        "within 0.05": near,
         "the meter's own error": round(float(own.mean()), 3),
     }
+    if again is not None:
+        row |= zip(("corrected", "error, corrected", "within 0.05, corrected"), _reached(told, again), strict=True)
+    return row
 
 
-def corrected_of(told: float, again: Values) -> dict[str, Any]:
-    """What is added to a row where the system corrected what it was told."""
-    return {
-        "corrected": round(float(again.mean()), 3),
-        "error, corrected": round(float(abs(again - told).mean()), 3),
-        "within 0.05, corrected": f"{float((abs(again - told) <= 0.05).mean()):.0%}",
-    }
+def _reached(told: float, found: Values) -> tuple[float, float, str]:
+    """Mean opening, mean error, share of faces within 0.05."""
+    off = abs(found - told)
+    return round(float(found.mean()), 3), round(float(off.mean()), 3), f"{float((off <= 0.05).mean()):.0%}"
 
 
 def scalars_of(part: str, told: Values, painted: Values, own: Values) -> dict[str, float]:

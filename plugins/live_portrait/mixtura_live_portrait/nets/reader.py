@@ -1,8 +1,8 @@
-"""The reader: how far eyes and lips are open in a picture. Stage two learns from it; inference never needs it.
+"""The reader: how far eyes and lips are open in a picture. Training learns from it; inference needs it for `corrections` alone.
 
 The official code measures openings on landmarks of a detector, through which no gradient flows back to the picture. This network
-learns the same measure in stage one, on frames whose landmarks are known, and stays as it is in stage two. It sees patches around
-the corners of an eye or of the lips, so that all that is left to see is how far they are open.
+learns the same measure on frames whose landmarks are known, in the stages whose `train:` names it. It sees patches around the
+corners of an eye or of the lips, so that all that is left to see is how far they are open.
 """
 
 from __future__ import annotations
