@@ -18,7 +18,7 @@ from mixtura_live_portrait.config import EquivarianceConfig, PriorConfig, WingCo
 from mixtura_live_portrait.faces import layouts
 from mixtura_live_portrait.keypoints import placed
 from mixtura_live_portrait.losses import adversarial, geometry, regions
-from mixtura_live_portrait.losses.first import FirstStage
+from mixtura_live_portrait.losses.first import GRAIN, WEARS, FirstStage
 from mixtura_live_portrait.losses.geometry import Warp
 from mixtura_live_portrait.losses.identity import ArcFace, load_arcface
 from mixtura_live_portrait.losses.second import SecondStage
@@ -277,18 +277,33 @@ def test_the_reader_learns_on_soft_and_grainy_frames() -> None:
     system = system_of()
     batch: dict[str, Any] = system.collate(samples_of(8))
     stage = FirstStage(system, batch, context_of(list(range(8))), frozenset(system.terms))
-    lines = (torch.arange(stage.source.shape[-1]) % 2).float().expand_as(stage.source)  # of one pixel
-    worn = stage.worn("source", lines)
-    assert torch.equal(worn, stage.worn("source", lines))
-    contrast = (worn[..., 1::2] - worn[..., ::2]).mean((1, 2, 3))
-    assert contrast.min() > 0
-    assert contrast.min() < 0.6  # most are softened a little
-    assert contrast.max() > 0.9
-    grain = worn[..., 4:-4:2].std((1, 2, 3))
-    assert grain.min() < 0.01
-    assert 0.02 < grain.max() < 0.035
+    ends = torch.tensor([[-0.5, 0.0], [0.5, 0.0]]).expand(8, 3, 2, 2)
+    lines = (torch.arange(stage.source.shape[-1]) % 8 < 4).float().expand_as(stage.source)
+    worn = stage.worn("source", lines, ends)
+    side = system.reader.side
+    assert worn.shape == (8, WEARS, 3, 3, side, side)
+    assert torch.equal(worn, stage.worn("source", lines, ends))
     alone = FirstStage(system, {k: v[3:4] for k, v in batch.items()}, context_of([3]), frozenset(system.terms))
-    torch.testing.assert_close(alone.worn("source", lines[3:4]), worn[3:4])
+    torch.testing.assert_close(alone.worn("source", lines[3:4], ends[3:4]), worn[3:4])
+    contrast = worn.flatten(2).std(2)
+    assert contrast.min() < 0.8 * contrast.max()  # lines go soft
+    assert len({round(value, 4) for value in contrast.flatten().tolist()}) == 8 * WEARS  # each time by another share
+    plain = stage.worn("source", torch.full_like(lines, 0.5), ends)
+    assert not torch.equal(worn[:, 0], worn[:, 1])
+    grain = plain.flatten(2).std(2)
+    assert grain.min() < 0.3 * GRAIN
+    assert 0.7 * GRAIN < grain.max() < 1.1 * GRAIN
+
+
+def test_the_reader_reads_worn_views_and_learns_from_known_ratios_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = system_of()
+    batch: dict[str, Any] = system.collate(samples_of(4))
+    stage = FirstStage(system, batch, context_of(list(range(4))), frozenset(system.terms))
+    monkeypatch.setattr(system.reader, "forward", lambda seen: torch.full((len(seen), 3), 0.25))
+    torch.testing.assert_close(stage.reading(), (0.25 - batch["ratios"]).abs().sum((1, 2)))
+    batch["ratios"][0, 1, 2] = torch.nan
+    known = batch["ratios"].nan_to_num(0.25)
+    torch.testing.assert_close(stage.reading(), (0.25 - known).abs().sum((1, 2)))
 
 
 def test_other_files_are_no_identity_networks(tmp_path: Path) -> None:

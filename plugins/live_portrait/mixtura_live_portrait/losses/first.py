@@ -17,7 +17,7 @@ from mixtura_live_portrait.config import Region
 from mixtura_live_portrait.keypoints import Motion, placed
 from mixtura_live_portrait.losses import adversarial, geometry
 from mixtura_live_portrait.losses.geometry import Warp
-from mixtura_live_portrait.losses.regions import FACE, corners, cut, difference
+from mixtura_live_portrait.losses.regions import FACE, corners, cut, difference, patches
 from mixtura_live_portrait.losses.terms import KEYPOINTS, PARTS, name_in, pixels, readable
 from mixtura_live_portrait.nets.reader import softest
 
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 
 Totals = dict[str, Tensor]
 """Term -> sum of each sample (b,)."""
+WEARS = 3
+"""How often the reader sees an eye or lips in a step, worn differently: frames are dear, patches of them aren't."""
 SLIP = 0.1
-"""How far out of place, in lengths of an eye or of the lips, the reader's patches are at most."""
-GRAIN = 0.03
+"""How far out of place, in lengths of an eye or of the lips, its patches are at most."""
+GRAIN = 0.02
 """Standard deviation of the noise in the grainiest ones."""
 
 
@@ -159,33 +161,34 @@ class FirstStage:
 
     def opened(self, picture: Tensor) -> Tensor:
         """By how much the openings of the painted frame, as the reader reads them, are off the driving frame's, summed (b,)."""
-        return self._misread(picture, 1).sum(1)
+        read = self.system.read(picture, corners(self.batch["guide"][:, 1]))
+        return self._misread(read[:, None], 1).sum((1, 2))
 
     def reading(self) -> Tensor:
-        """The reader's absolute error of known ratios on source and driving frame, summed over them (b,).
-
-        Frames are softened and grainy by chance, and patches a little out of place, as those of painted frames will be. A reader
-        that only saw sharp ones has no use for what is half painted, and its gradients none for the painter.
-        """
-        named = (("source", self.source), ("driving", self.seen))
-        off = [
-            self._misread(self.worn(name, pictures), frame, SLIP * (2 * self.ctx.noise.uniform(f"slip {name}", 3, 1, 2) - 1))
-            for frame, (name, pictures) in enumerate(named)
-        ]
+        """The reader's absolute error of known ratios on source and driving frame, summed over them (b,)."""
+        off = []
+        for frame, (name, pictures) in enumerate((("source", self.source), ("driving", self.seen))):
+            seen = self.worn(name, pictures, corners(self.batch["guide"][:, frame]))
+            read = self.system.reader(seen.flatten(0, 1)).float().unflatten(0, seen.shape[:2])
+            off.append(self._misread(read, frame).mean(1))
         return torch.stack(off, 1).sum((1, 2))
 
-    def worn(self, name: str, pictures: Tensor) -> Tensor:
-        """Pictures softer and grainier by chance, most of them a little."""
-        soft, grain = (self.ctx.noise.uniform(f"{what} {name}", 1, 1, 1) for what in ("softness", "grain"))
-        noise = self.ctx.noise.normal(f"noise {name}", *pictures.shape[1:])
-        return torch.lerp(pictures, softest(pictures), soft**2) + GRAIN * grain * noise
+    def worn(self, name: str, pictures: Tensor, ends: Tensor) -> Tensor:
+        """What the reader sees around corners (b, 3, 2, 2) of eyes and lips in pictures: (b, WEARS, 3, 3, side, side).
 
-    def _misread(self, pictures: Tensor, frame: int, slip: Tensor | float = 0.0) -> Tensor:
-        """How far off a frame's ratios what the reader reads in pictures of it is, 0 where they are unknown (b, 3).
-
-        `slip` moves the patches, in lengths of what they show.
+        Softer and grainier by chance, most of it a little, and somewhat out of place, as it will be in painted frames. A reader
+        that only saw sharp ones has no use for what is half painted, and its gradients none for the painter.
         """
-        ends = corners(self.batch["guide"][:, frame])
-        length = (ends[:, :, 1] - ends[:, :, 0]).norm(dim=-1)[..., None, None]
-        off = (self.system.read(pictures, ends + slip * length) - self.batch["ratios"][:, frame]).abs()
-        return torch.where(readable(self.batch)[:, frame], off, 0.0)
+        noise, side = self.ctx.noise, self.system.reader.side
+        length = (ends[:, :, 1] - ends[:, :, 0]).norm(dim=-1)[:, None, :, None, None]
+        slip = SLIP * length * (2 * noise.uniform(f"slip {name}", WEARS, 3, 1, 2) - 1)
+        places = (ends[:, None] + slip).flatten(1, 2)
+        seen = patches(torch.cat([pictures, softest(pictures)], 1), places, side).unflatten(1, (WEARS, 3))
+        sharp, soft = seen.chunk(2, 3)
+        softness, grain = (noise.uniform(f"{what} {name}", WEARS, 1, 1, 1, 1) for what in ("softness", "grain"))
+        return torch.lerp(sharp, soft, softness**2) + GRAIN * grain * noise.normal(f"noise {name}", *sharp.shape[1:])
+
+    def _misread(self, read: Tensor, frame: int) -> Tensor:
+        """How far off a frame's ratios is what the reader made of it (b, n, 3), 0 where they are unknown."""
+        off = (read - self.batch["ratios"][:, frame, None]).abs()
+        return torch.where(readable(self.batch)[:, frame, None], off, 0.0)
