@@ -54,14 +54,14 @@ def test_stitching_sees_both_and_adds_offsets_and_a_shift() -> None:
     torch.testing.assert_close(x - X_D, (torch.arange(3 * K).view(K, 3) + torch.tensor([12.0, 13, 0])).expand(3, -1, -1))
 
 
-def test_corrections_tell_on_top_what_was_found_too_little() -> None:
+def test_corrections_tell_half_of_what_was_found_too_little_on_top() -> None:
     def halved(told: Openings) -> Tensor:
         assert told.lips is not None
         return torch.cat([torch.full((2, 2), NAN), told.lips / 2], 1)
 
     wanted = Openings(lips=torch.tensor([[0.2], [0.4]]))
     assert corrected(wanted, halved, 0) is wanted
-    for times, told in ((1, [[0.3], [0.6]]), (30, [[0.4], [0.8]])):
+    for times, told in ((1, [[0.25], [0.5]]), (60, [[0.4], [0.8]])):
         found = corrected(wanted, halved, times)
         assert found.eyes is None
         torch.testing.assert_close(found.lips, torch.tensor(told))
@@ -70,7 +70,7 @@ def test_corrections_tell_on_top_what_was_found_too_little() -> None:
 def test_corrections_leave_what_cannot_be_read_and_stay_askable() -> None:
     wanted = Openings(eyes=torch.tensor([[0.1]]))
     found = torch.tensor([[NAN, NAN, 0.0], [0.9, 0.9, 0.0], [-3.0, -3.0, 0.0]])
-    eyes = corrected(wanted, lambda told: found, 2).eyes
+    eyes = corrected(wanted, lambda told: found, 4).eyes
     torch.testing.assert_close(eyes, torch.tensor([[0.1], [-0.2], [1.0]]))
 
 

@@ -23,6 +23,8 @@ OPEN_LIPS = 0.03
 OPEN_EYES, SHUT = 0.39, 0.18
 """Eyes of a clip are kept as open as in its first frame; if that was below SHUT, then OPEN_EYES."""
 
+SHARE = 0.5
+"""Of what is found too little, the part that is told on top: what is found is itself somewhat off."""
 ASKABLE = (-0.2, 1.0)
 """What corrections may come to: below 0 a little, for eyes that told 0 stay open."""
 
@@ -78,7 +80,7 @@ def lip_opening(ratios: Tensor) -> Tensor:
 
 
 def corrected(wanted: Openings, found: Callable[[Openings], Tensor], times: int) -> Openings:
-    """What to tell so that what is found is what is wanted: each time, what was found too little is told on top.
+    """What to tell so that what is found is what is wanted: each time, SHARE of what was found too little is told on top.
 
     `found` takes what is told and returns the ratios (n, 3) of the pictures that come of it. Where these are NaN, nothing is
     added.
@@ -88,7 +90,7 @@ def corrected(wanted: Openings, found: Callable[[Openings], Tensor], times: int)
         ratios = found(told)
         told = Openings(
             *(
-                None if goal is None or before is None else (before + (goal - seen).nan_to_num()).clamp(*ASKABLE)
+                None if goal is None or before is None else (before + SHARE * (goal - seen).nan_to_num()).clamp(*ASKABLE)
                 for goal, before, seen in zip(wanted, told, (eye_opening(ratios), lip_opening(ratios)), strict=True)
             )
         )
