@@ -28,7 +28,7 @@ from mixtura_live_portrait.data.drawn import clip as drawing
 from mixtura_live_portrait.data.drawn.clip import DrawnClip
 from mixtura_live_portrait.data.drawn.state import Expression
 from mixtura_live_portrait.data.sample import Frame
-from mixtura_live_portrait.losses.regions import FACE, corners, cut, grown, patches
+from mixtura_live_portrait.losses.regions import FACE, corners, cut, grown, lengths, patches
 from mixtura_live_portrait.nets.reader import Opening, softest
 
 VERSION = 6
@@ -228,7 +228,7 @@ def learn_faces(network: FaceNet, given: Drawn) -> None:
 def learn_parts(network: PartNet, given: Drawn) -> None:
     """Ratios by absolute, expression by squared error in its own spread; patches are a little out of place."""
     ends = given.places.corners
-    length = (ends[:, :, 1] - ends[:, :, 0]).norm(dim=-1)[..., None, None]
+    length = lengths(ends)[..., None, None]
     true = torch.cat([given.expression[:, :BROW], given.expression[:, BROW + 1 :]], 1)
     spread = true.std(0) + 0.01
     for some, optimizer in _steps(list(network.parameters()), PART_STEPS, len(ends)):

@@ -17,7 +17,7 @@ from mixtura_live_portrait.config import Region
 from mixtura_live_portrait.keypoints import Motion, placed
 from mixtura_live_portrait.losses import adversarial, geometry
 from mixtura_live_portrait.losses.geometry import Warp
-from mixtura_live_portrait.losses.regions import FACE, corners, cut, difference, patches
+from mixtura_live_portrait.losses.regions import FACE, corners, cut, difference, lengths, patches
 from mixtura_live_portrait.losses.terms import KEYPOINTS, PARTS, name_in, pixels, readable
 from mixtura_live_portrait.nets.reader import softest
 
@@ -180,8 +180,7 @@ class FirstStage:
         that only saw sharp ones has no use for what is half painted, and its gradients none for the painter.
         """
         noise, side = self.ctx.noise, self.system.reader.side
-        length = (ends[:, :, 1] - ends[:, :, 0]).norm(dim=-1)[:, None, :, None, None]
-        slip = SLIP * length * (2 * noise.uniform(f"slip {name}", WEARS, 3, 1, 2) - 1)
+        slip = SLIP * lengths(ends)[:, None, :, None, None] * (2 * noise.uniform(f"slip {name}", WEARS, 3, 1, 2) - 1)
         places = (ends[:, None] + slip).flatten(1, 2)
         seen = patches(torch.cat([pictures, softest(pictures)], 1), places, side).unflatten(1, (WEARS, 3))
         sharp, soft = seen.chunk(2, 3)

@@ -42,6 +42,11 @@ def corners(guide: Tensor) -> Tensor:
     return torch.stack([guide[..., 0:2, :], guide[..., 4:6, :], guide[..., 10:12, :]], -3)
 
 
+def lengths(ends: Tensor) -> Tensor:
+    """Distance of each pair of points (..., 2, 2) -> (...)."""
+    return (ends[..., 1, :] - ends[..., 0, :]).norm(dim=-1)
+
+
 def patches(pictures: Tensor, ends: Tensor, side: int) -> Tensor:
     """Squares (b, n, c, side, side) around pairs of points (b, n, 2, 2), turned along them and ZOOM times as long.
 
